@@ -1,0 +1,231 @@
+"""What kind of request this is: a table of rules, of which the first that matches decides.
+
+    REFUSE  a port that clients may not ask for
+    TUNNEL  CONNECT and Upgrade: bytes both ways
+    LOCAL   answered by the director itself
+    BYPASS  no cache could store the answer: around the farm
+    HASH    to the node that owns the URL
+
+Left out: what answers taught (learned.py), which node (route.py), how bypass is done.  Squid itself stores only answers
+to GET and HEAD without Authorization and ``no-store``; the BYPASS rules are the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from cachelb.errors import Reason
+from cachelb.routing.ports import PortSet
+
+if TYPE_CHECKING:
+    from cachelb.http.fields import RequestFields
+    from cachelb.http.url import Url
+
+INTERNAL_PREFIX = b"/squid-internal-"
+
+
+class Kind(Enum):
+    """What is done with a request."""
+
+    HASH = "hash"
+    BYPASS = "bypass"
+    TUNNEL = "tunnel"
+    LOCAL = "local"
+    REFUSE = "refuse"
+
+
+class Verdict(NamedTuple):
+    """kind: what is done.  why: the rule, in a few words, for the log.  reason: set if and only if it is refused."""
+
+    kind: Kind
+    why: str
+    reason: Reason | None = None
+
+
+class BypassRules:
+    """The operator's own bypass rules, compiled.
+
+    hosts: ``www.a.com`` itself, ``.a.com`` for a.com and everything under it, or a pattern such as ``img*.a.com``.
+    paths: patterns for the whole of path and query, such as ``/cart/*``; case matters.
+    headers: ``Cookie`` (the field is there) or ``Cookie: *session=*`` (its value is like this; case matters).
+
+    In a pattern, ``*`` is any number of characters and ``?`` is one; everything else stands for itself.
+    """
+
+    __slots__ = ("_exact", "_headers", "_host_patterns", "_paths", "_suffixes", "active")
+
+    def __init__(self, hosts: Iterable[str] = (), paths: Iterable[str] = (), headers: Iterable[str] = ()) -> None:
+        """Compile the rules.
+
+        Raises:
+            ValueError: A rule cannot be used; the message is one sentence that quotes it.
+        """
+        names = [_checked(host, "host").lower().rstrip(".") for host in hosts]
+        plain = [name for name in names if not _is_pattern(name)]
+        self._exact = {name.encode("latin-1"): name for name in plain if not name.startswith(".")}
+        self._suffixes = {name[1:].encode("latin-1"): name for name in plain if name.startswith(".")}
+        self._host_patterns = [(name, _compile(_glob(name))) for name in names if _is_pattern(name)]
+        self._paths = [(path, _compile(_glob(_checked(path, "path")))) for path in paths]
+        self._headers = [(header, _compile_header(_checked(header, "header"))) for header in headers]
+        self.active = bool(names or self._paths or self._headers)
+
+    def match(self, url: Url, block: bytes) -> str | None:
+        """Return the rule that the request falls under, as it was written, or None.
+
+        Args:
+            block: All field lines, each with its CRLF.
+        """
+        if not self.active:
+            return None
+        host = url.host
+        return (
+            self._exact.get(host)
+            or self._match_suffix(host)
+            or _first(self._host_patterns, host)
+            or _first(self._paths, url.path)
+            or next((rule for rule, pattern in self._headers if pattern.search(block)), None)
+        )
+
+    def _match_suffix(self, host: bytes) -> str | None:
+        suffixes = self._suffixes
+        if not suffixes:
+            return None
+        while host:
+            if host in suffixes:
+                return suffixes[host]
+            host = host.partition(b".")[2]
+        return None
+
+
+class Policy(NamedTuple):
+    """What the configuration says about kinds of requests."""
+
+    connect_ports: PortSet
+    safe_ports: PortSet
+    rules: BypassRules = BypassRules()
+
+
+# Verdicts that carry no detail are made once: nothing is allocated for a request that is simply hashed.
+HASH_GET = Verdict(Kind.HASH, "get")
+HASH_ONLY_IF_CACHED = Verdict(Kind.HASH, "only-if-cached")
+BYPASS_AUTHORIZATION = Verdict(Kind.BYPASS, "authorization")
+BYPASS_NO_STORE = Verdict(Kind.BYPASS, "no-store")
+TUNNEL_CONNECT = Verdict(Kind.TUNNEL, "connect")
+TUNNEL_UPGRADE = Verdict(Kind.TUNNEL, "upgrade")
+LOCAL_OPTIONS = Verdict(Kind.LOCAL, "options")
+LOCAL_MAX_FORWARDS = Verdict(Kind.LOCAL, "max-forwards")
+LOCAL_INTERNAL = Verdict(Kind.LOCAL, "internal")
+REFUSE_PORT = Verdict(Kind.REFUSE, "port", Reason.PORT_DENIED)
+REFUSE_CONNECT_PORT = Verdict(Kind.REFUSE, "connect port", Reason.PORT_DENIED)
+REFUSE_TARGET = Verdict(Kind.REFUSE, "target", Reason.BAD_URL)
+
+
+def classify(
+    method: bytes,
+    url: Url | None,
+    fields: RequestFields,
+    form: str,
+    policy: Policy,
+    block: bytes = b"",
+    port: int = 0,
+) -> Verdict:
+    """Decide what is done with a request.
+
+    Args:
+        url: None for CONNECT and for the asterisk.
+        form: Of the request target: "absolute", "origin", "authority" or "asterisk" (RFC 9112, section 3.2).
+        block: The request's field lines, for the operator's header rules.
+        port: What CONNECT asks for; unused otherwise.
+    """
+    if method == b"CONNECT":
+        return TUNNEL_CONNECT if policy.connect_ports.allows(port) else REFUSE_CONNECT_PORT
+    if url is None:
+        return LOCAL_OPTIONS if method == b"OPTIONS" and form == "asterisk" else REFUSE_TARGET
+    if not policy.safe_ports.allows(url.port):
+        return REFUSE_PORT
+    if form == "origin" and url.path.startswith(INTERNAL_PREFIX):
+        return LOCAL_INTERNAL
+    cacheable = method == b"GET" or method == b"HEAD"
+    if cacheable and fields.only_if_cached:
+        return HASH_ONLY_IF_CACHED  # it asks what the farm has: the origin must not see it
+    if fields.upgrade and not _is_http2(fields.upgrade):
+        return TUNNEL_UPGRADE
+    if not cacheable:
+        if fields.max_forwards == 0 and (method == b"OPTIONS" or method == b"TRACE"):
+            return LOCAL_MAX_FORWARDS
+        return Verdict(Kind.BYPASS, "method " + method.decode("latin-1"))
+    if fields.authorization or url.has_userinfo:
+        return BYPASS_AUTHORIZATION
+    if fields.no_store:
+        return BYPASS_NO_STORE
+    if policy.rules.active:
+        rule = policy.rules.match(url, block)
+        if rule is not None:
+            return Verdict(Kind.BYPASS, "rule " + rule)
+    return HASH_GET
+
+
+def _is_http2(upgrade: bytes) -> bool:
+    """Tell whether all that is offered is HTTP/2 in clear text.
+
+    curl and Java's client offer it on every plain GET; ignoring it is what everyone does (RFC 9113, section 3.1), and
+    tunnelling those requests would take them away from the caches.
+    """
+    return upgrade.strip().lower() == b"h2c"
+
+
+def _checked(rule: str, what: str) -> str:
+    """Return ``rule`` without white space around it; refuse what could never match."""
+    text = rule.strip()
+    if not text.strip("."):
+        raise ValueError(f"{rule!r} is empty; it should be a {what}")
+    if not text.isprintable() or not text.isascii():
+        raise ValueError(f"{rule!r} has characters that no {what} can have")
+    if what == "host" and any(mark in text for mark in "/: "):
+        raise ValueError(f"{rule!r} is not a host; write it without scheme, port and path")
+    if what == "path" and text[0] not in "/*?":
+        raise ValueError(f"{rule!r} can match no path; paths begin with /")
+    return text
+
+
+def _is_pattern(text: str) -> bool:
+    return "*" in text or "?" in text
+
+
+def _glob(pattern: str) -> str:
+    """Translate a pattern to a regular expression that takes linear time for any one star.
+
+    A star takes the shortest text up to the first match of what follows it and never gives back (atomic group), which
+    is right for all stars but the last, and keeps a rule with many stars from exploding.
+    """
+    head, *rest = (_literal(part) for part in pattern.split("*"))
+    if not rest:
+        return head
+    return head + "".join(f"(?>[^\r\n]*?{part})" for part in rest[:-1]) + "[^\r\n]*" + rest[-1]
+
+
+def _literal(text: str) -> str:
+    return "[^\r\n]".join(re.escape(part) for part in text.split("?"))
+
+
+def _compile(expression: str) -> re.Pattern[bytes]:
+    return re.compile(expression.encode("latin-1"))
+
+
+def _compile_header(rule: str) -> re.Pattern[bytes]:
+    name, colon, value = (part.strip() for part in rule.partition(":"))
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError(f"{rule!r} does not begin with the name of a header field")
+    if not colon:
+        return _compile(rf"(?m)^(?i:{re.escape(name)}):")
+    return _compile(rf"(?m)^(?i:{re.escape(name)}):[ \t]*+{_glob(value)}[ \t]*+\r$")
+
+
+def _first(rules: list[tuple[str, re.Pattern[bytes]]], text: bytes) -> str | None:
+    for rule, pattern in rules:
+        if pattern.fullmatch(text):
+            return rule
+    return None
