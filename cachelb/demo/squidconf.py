@@ -20,6 +20,7 @@ pid_filename {directory}/squid.pid
 coredump_dir {directory}
 cache_log {directory}/cache.log
 access_log stdio:{directory}/access.log
+strip_query_terms off
 cache_store_log none
 netdb_filename none
 logfile_rotate 0
