@@ -1,0 +1,44 @@
+# make setup | demo | test | lint | bench     Everything is installed into .venv by the first of them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# without a terminal nobody can press Ctrl-C: then the demo runs once and ends
+DEMO ?= $(shell [ -t 0 ] || echo --once)
+TESTS ?=
+
+.PHONY: setup demo test lint bench lock clean squid
+
+setup: $(STAMP) squid
+
+$(STAMP): requirements.lock pyproject.toml .ci/packages
+	@.ci/packages --python $(PYTHON)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+squid:
+	@.ci/packages squid || echo "make: going on without; what needs a Squid is skipped or says so" >&2
+
+demo: setup
+	$(BIN)/cachelb demo $(DEMO)
+
+test: setup
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	@.ci/packages haproxy nginx wrk
+	$(BIN)/python -m cachelb.tools.bench $(BENCH)
+
+# after a change of the dependencies in pyproject.toml; add UPGRADE=--upgrade for newer versions of all
+lock: $(STAMP)
+	$(BIN)/python -m piptools compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-header \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(UPGRADE) -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
