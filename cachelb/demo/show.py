@@ -1,0 +1,161 @@
+"""``cachelb demo``: start everything, show it, stop everything.
+
+Wiring only: the farm, the origin and the director are started here, the requests come from ``traffic``, the verdict
+from ``checks``.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from types import FrameType
+
+from .checks import PASSES, Observed, all_checks, client_requests, table
+from .director import Director, DirectorError, director_config, director_ports
+from .farm import SquidError, SquidFarm, find_squid, wait_until
+from .guard import Guard
+from .origin import OriginProcess
+from .traffic import Result, cacheable, private, run_errands, uncacheable
+
+LOG_PATIENCE_S = 5.0  # Squid writes its log line after the answer
+ORIGIN_HOST = "127.0.0.10"
+
+
+def show(once: bool, nodes: int) -> int:
+    """Run the demo with that many Squids.  Returns the exit code."""
+    if find_squid() is None:
+        return _sorry(
+            "squid is not installed (as root on Debian or Ubuntu: apt-get install --no-install-recommends squid)"
+        )
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        return _show(once, nodes)
+    except (SquidError, DirectorError, OSError, RuntimeError) as error:
+        return _sorry(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped")
+        return 130 if once else 0  # the checks were not made
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show(once: bool, nodes: int) -> int:
+    farm = SquidFarm(nodes, usual_ports=not once)
+    try:
+        _start_farm(farm)
+        with OriginProcess(ORIGIN_HOST) as origin, Guard() as guard:
+            http, admin = director_ports(preferred=not once)
+            # the demo's tunnels lead to the origin's port, which is not one that clients may usually CONNECT to
+            more = f"[access]\nconnect_ports = [443, 563, {origin.port}]\n"
+            config = director_config(farm.node_tables(), http, admin, more=more)
+            director = Director(config, farm.directory, guard, http=http, admin=admin)
+            _progress("starting the director")
+            director.start()
+            _progress(f"the director listens on {http[0]}:{http[1]}\n")
+            try:
+                passed = _send_and_check(farm, origin, director) if once else _stay(farm, origin, director)
+            finally:
+                code = director.stop()
+            if code != 0:
+                return _sorry(f"the director ended with exit code {code}\n{director.log_tail()}")
+            return 0 if passed else 1
+    finally:
+        farm.stop()
+
+
+def _start_farm(farm: SquidFarm) -> None:
+    began = time.monotonic()
+    for node in farm.nodes:
+        node.launch()
+    for number, node in enumerate(farm.nodes):
+        _progress(f"starting Squids: {number} of {len(farm.nodes)} ready")
+        node.wait_ready()
+    _progress(f"{len(farm.nodes)} Squids ready after {time.monotonic() - began:.1f} s\n")
+
+
+def _stay(farm: SquidFarm, origin: OriginProcess, director: Director) -> bool:
+    """Say how to use it, then wait for Ctrl-C.  Returns False when a process has ended by itself."""
+    print(_usage(farm, origin, director))
+    try:
+        while director.is_running:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("\nstopping")
+        return True
+    print(f"the director has ended\n{director.log_tail()}", file=sys.stderr)
+    return False
+
+
+def _usage(farm: SquidFarm, origin: OriginProcess, director: Director) -> str:
+    curl = f"curl -x {director.proxy}"
+    nodes = "\n".join(
+        f"  {node.name}  {node.host}:{node.http_port}  log {node.directory}/access.log  pid {node.pid}"
+        for node in farm.nodes
+    )
+    return f"""
+One cache at {director.proxy}, made of
+{nodes}
+Try, twice, and look at X-Cache:
+  {curl} -sD- -o /dev/null {origin.base}/static/1
+What no cache could store goes around the farm:
+  {curl} -d hello {origin.base}/upload
+Which node owns a URL, and why:
+  cachelb explain {origin.base}/static/1 -c {director.config_path}
+Kill a node (see its pid above), ask again; only its own URLs move.
+Admin API: http://{director.admin[0]}:{director.admin[1]}/api/v1/status   the director's log: {director.log_path}
+Ctrl-C stops and removes everything.
+"""
+
+
+def _send_and_check(farm: SquidFarm, origin: OriginProcess, director: Director) -> bool:
+    """The few hundred requests of ``--once``, the table and the checks.  Returns whether all of them passed."""
+    address = (origin.host, origin.port)
+    stored, never, learned = cacheable(), uncacheable(), private()
+    results: list[Result] = []
+    # one pass after the other: a URL's second request must come after its first answer to be a hit; and the private
+    # ones first and last, so that what one worker learned has reached the others
+    for errands in (learned, stored, never, *[stored] * (PASSES - 1), learned):
+        _progress(f"requests: {len(results)}")
+        results += run_errands(director.http, address, errands)
+    _progress(f"{len(results)} requests sent\n")
+    seen = _observe(farm, origin, results)
+    print(f"\n{table(seen)}\n")
+    checks = all_checks(seen)
+    for check in checks:
+        print(f"{'ok    ' if check.passed else 'FAILED'}  {check.text}: {check.detail}")
+    passed = all(check.passed for check in checks)
+    if not passed:
+        print(f"\nthe director's log:\n{director.log_tail()}", file=sys.stderr)
+    return passed
+
+
+def _observe(farm: SquidFarm, origin: OriginProcess, results: list[Result]) -> Observed:
+    stored = cacheable()
+    visits = PASSES * len(stored)
+
+    def are_logged() -> bool:
+        return sum(len(client_requests(node.access_log(), origin.base)) for node in farm.nodes) >= visits
+
+    wait_until(are_logged, LOG_PATIENCE_S)  # if it is not enough, the checks say what is missing
+    logs = {node.name: client_requests(node.access_log(), origin.base) for node in farm.nodes}
+    urls = [origin.base + errand.path for errand in stored]
+    holders = {url: farm.holders(url) for url in urls}
+    return Observed(origin.base, results, stored, uncacheable(), private(), logs, holders, origin.counts())
+
+
+def _progress(text: str) -> None:
+    """Overwrite the line on a terminal; elsewhere only what ends in a newline is worth a line."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="", flush=True)
+    elif text.endswith("\n"):
+        print(text, end="", flush=True)
+
+
+def _sorry(text: str) -> int:
+    print(f"cachelb demo: {text}", file=sys.stderr)
+    return 1
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
