@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from .guard import Guard
+from .leash import Leash
 from .squid import free_port, wait_until
 
 START_TIMEOUT_S = 20.0  # measured below 1 s; the margin is for a busy machine
@@ -38,13 +38,13 @@ def director_config(tables: str, http: tuple[str, int], admin: tuple[str, int], 
 class Director:
     """One ``cachelb run``.  config: the TOML text.  directory: for its configuration and its log."""
 
-    def __init__(self, config: str, directory: Path, guard: Guard, *, http: tuple[str, int], admin: tuple[str, int]):
+    def __init__(self, config: str, directory: Path, leash: Leash, *, http: tuple[str, int], admin: tuple[str, int]):
         self.http = http
         self.admin = admin
         self.config_path = directory / "cachelb.toml"
         self.log_path = directory / "cachelb.log"
         self.write_config(config)
-        self._guard = guard
+        self._leash = leash
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,7 +78,7 @@ class Director:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C belongs to the demo
             )
-        self._guard.watch(self._process.pid)
+        self._leash.watch(self._process.pid)
 
         def is_ready() -> bool:
             return not self.is_running or "ready" in self.log()[written:]
@@ -105,7 +105,7 @@ class Director:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._guard.forget(self._process.pid)
+            self._leash.forget(self._process.pid)
             self._process = None
 
     def reload(self) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from .guard import Guard
+from .leash import Leash
 from .squid import AccessEntry, Squid, SquidError, find_squid, free_port, wait_until
 from .squidconf import child_settings, node_settings
 
@@ -38,12 +38,12 @@ class SquidFarm:
     def __init__(
         self, count: int = 3, *, cache_mb: int = 64, extra: Sequence[str] = (), usual_ports: bool = False
     ) -> None:
-        self._guard = Guard()
+        self._leash = Leash()
         # /tmp itself: pytest's directories are closed to the user proxy
         self.directory = Path(tempfile.gettempdir()) / f"cachelbfarm{secrets.token_hex(4)}"
         self.directory.mkdir()
         self.directory.chmod(0o755)
-        self._guard.remove(self.directory)
+        self._leash.remove(self.directory)
         self._cache_mb = cache_mb
         self._extra = tuple(extra)
         self._usual_ports = usual_ports
@@ -61,7 +61,7 @@ class SquidFarm:
         """Kill every Squid of this farm and remove its directory."""
         for squid in (*self.children, *self.nodes):
             squid.kill()
-        self._guard.close()
+        self._leash.close()
 
     def add_node(self) -> Squid:
         """One more node, started and ready."""
@@ -77,7 +77,7 @@ class SquidFarm:
         directory = self._directory(name)
         port = free_port(host)
         settings = child_settings(name, host, port, directory, parent=parent, extra=extra)
-        child = Squid(name, host, port, 0, directory, settings, self._guard)
+        child = Squid(name, host, port, 0, directory, settings, self._leash)
         self.children.append(child)
         child.start()
         return child
@@ -104,7 +104,7 @@ class SquidFarm:
         http_port = free_port(host, socket.SOCK_STREAM, 3128 if self._usual_ports else 0)
         icp_port = free_port(host, socket.SOCK_DGRAM, 3130 if self._usual_ports else 0)
         settings = node_settings(name, host, http_port, icp_port, directory, cache_mb=self._cache_mb, extra=self._extra)
-        return Squid(name, host, http_port, icp_port, directory, settings, self._guard)
+        return Squid(name, host, http_port, icp_port, directory, settings, self._leash)
 
     def _directory(self, name: str) -> Path:
         directory = self.directory / name

@@ -14,7 +14,7 @@ from types import FrameType
 from .checks import PASSES, Observed, all_checks, client_requests, table
 from .director import Director, DirectorError, director_config, director_ports
 from .farm import SquidError, SquidFarm, find_squid, wait_until
-from .guard import Guard
+from .leash import Leash
 from .origin import OriginProcess
 from .traffic import Result, cacheable, private, run_errands, uncacheable
 
@@ -44,12 +44,12 @@ def _show(once: bool, nodes: int) -> int:
     farm = SquidFarm(nodes, usual_ports=not once)
     try:
         _start_farm(farm)
-        with OriginProcess(ORIGIN_HOST) as origin, Guard() as guard:
+        with OriginProcess(ORIGIN_HOST) as origin, Leash() as leash:
             http, admin = director_ports(preferred=not once)
             # the demo's tunnels lead to the origin's port, which is not one that clients may usually CONNECT to
             more = f"[access]\nconnect_ports = [443, 563, {origin.port}]\n"
             config = director_config(farm.node_tables(), http, admin, more=more)
-            director = Director(config, farm.directory, guard, http=http, admin=admin)
+            director = Director(config, farm.directory, leash, http=http, admin=admin)
             _progress("starting the director")
             director.start()
             _progress(f"the director listens on {http[0]}:{http[1]}\n")

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from .guard import Guard
+from .leash import Leash
 
 START_TIMEOUT_S = 20.0  # measured 0.05-0.35 s; the margin is for a busy machine
 _ICP_QUERY, _ICP_HIT, _ICP_VERSION = 1, 2, 2
@@ -77,7 +77,7 @@ class Squid:
     """
 
     def __init__(
-        self, name: str, host: str, http_port: int, icp_port: int, directory: Path, settings: str, guard: Guard
+        self, name: str, host: str, http_port: int, icp_port: int, directory: Path, settings: str, leash: Leash
     ) -> None:
         self.name = name
         self.host = host
@@ -85,7 +85,7 @@ class Squid:
         self.icp_port = icp_port
         self.directory = directory
         self._settings = settings
-        self._guard = guard
+        self._leash = leash
         self._service = "".join(filter(str.isalnum, f"{name}{directory.parent.name}"))  # Squid allows nothing else
         self._process: subprocess.Popen[bytes] | None = None
         self._reqnum = 0
@@ -122,9 +122,9 @@ class Squid:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C belongs to the demo
         )
-        self._guard.watch(self._process.pid)
+        self._leash.watch(self._process.pid)
         for name in _SHARED_FILES:
-            self._guard.remove(Path(f"/dev/shm/{self._service}-{name}"))
+            self._leash.remove(Path(f"/dev/shm/{self._service}-{name}"))
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when it answers HTTP.  Raises SquidError when it ends or does not answer in time."""
@@ -149,7 +149,7 @@ class Squid:
             self._process.wait()
             for name in _SHARED_FILES:
                 Path(f"/dev/shm/{self._service}-{name}").unlink(missing_ok=True)
-            self._guard.forget(self._process.pid)
+            self._leash.forget(self._process.pid)
             self._process = None
 
     def terminate(self) -> None:

@@ -79,7 +79,7 @@ def private() -> list[Errand]:
 
 
 def run_errands(proxy: tuple[str, int], origin: tuple[str, int], errands: Sequence[Errand]) -> list[Result]:
-    """Send all `errands` through `proxy` to `origin` (host, port) from CLIENTS connections; return when all are done."""
+    """Send all `errands` through `proxy` to `origin` (host, port) from CLIENTS connections; return when done."""
     shares = [errands[number::CLIENTS] for number in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as pool:
         results = pool.map(lambda share: _one_client(proxy, origin, share), shares)

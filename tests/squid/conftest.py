@@ -19,7 +19,7 @@ import pytest
 
 from cachelb.demo.director import Director, director_config, director_ports
 from cachelb.demo.farm import SquidFarm, find_squid
-from cachelb.demo.guard import Guard
+from cachelb.demo.leash import Leash
 from cachelb.demo.origin import OriginProcess
 
 _numbers = itertools.count(1)
@@ -69,14 +69,14 @@ def start_director(tmp_path: Path) -> Iterator[Callable[..., Director]]:
     It must stop cleanly at the end of the test.
     """
     directors: list[Director] = []
-    with Guard() as guard:
+    with Leash() as leash:
 
         def start(farm: SquidFarm, more: str = "", relay: str = "workers = 1") -> Director:
             http, admin = director_ports()
             config = director_config(farm.node_tables(), http, admin, more=f"[relay]\n{relay}\n\n{more}")
             directory = tmp_path / f"director{len(directors) + 1}"
             directory.mkdir()
-            director = Director(config, directory, guard, http=http, admin=admin)
+            director = Director(config, directory, leash, http=http, admin=admin)
             directors.append(director)
             director.start()
             return director

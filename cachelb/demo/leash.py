@@ -1,6 +1,6 @@
 """Nothing that the demo or a test starts outlives it, not even when it is killed with SIGKILL.
 
-A guard is one small shell that holds the reading end of a pipe.  It is told of each process we start; when the pipe
+A leash is one small shell that holds the reading end of a pipe.  It is told of each process we start; when the pipe
 closes, because ``close`` was called or because we died, it kills what is left and removes the temporary files.
 PR_SET_PDEATHSIG would be shorter, but it follows the *thread* that started the child, and the kernel clears it when
 Squid changes its user.
@@ -42,7 +42,7 @@ exit 0
 """
 
 
-class Guard:
+class Leash:
     """Kills the processes it watches, and removes its paths, when this process ends in whatever way."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Guard:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C at the terminal must not end the guard before us
+            start_new_session=True,  # a Ctrl-C at the terminal must not end the leash before us
         )
 
     def watch(self, pid: int) -> None:
@@ -78,7 +78,7 @@ class Guard:
         pipe.write(line.encode() + b"\n")
         pipe.flush()
 
-    def __enter__(self) -> Guard:
+    def __enter__(self) -> Leash:
         return self
 
     def __exit__(
