@@ -1,8 +1,8 @@
 """The rules of the house that a reader would otherwise have to check by eye.
 
 Which modules are pure, who may import what, how large things may grow, and that everything has a test.  The tables at
-the top are the rules; a new third-party package needs a line in DOORS, an exception needs a line in an excuse list, and an
-excuse that is no longer needed fails the build, so that the lists only shrink.
+the top are the rules; a new third-party package needs a line in DOORS, an exception needs a line in an excuse list, and
+an excuse that is no longer needed fails the build, so that the lists only shrink.
 """
 
 from __future__ import annotations

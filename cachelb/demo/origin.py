@@ -135,7 +135,7 @@ class Origin:
             await self._send(writer, request, json.dumps(self.counts).encode(), "no-store", "application/json")
             return request.keeps_alive
         self.counts[f"{request.method} {request.target}"] += 1
-        kind = request.path.split("/")[1]
+        kind = request.path.removeprefix("/").split("/")[0]
         if kind == "upgrade":
             return await self._upgrade(reader, writer)
         upload = await self._upload(reader, writer, request)
