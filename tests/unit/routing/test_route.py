@@ -1,0 +1,103 @@
+"""Which nodes are tried, in which states, in which order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachelb.routing.ring import Member
+from cachelb.routing.route import ADMIT_ALL, ADMIT_LAST, ADMIT_NONE, NodeState, Route, admission, live_owners, pick
+from cachelb.routing.table import Table, make_table
+
+UP, LAST, NONE = ADMIT_ALL, ADMIT_LAST, ADMIT_NONE
+KEYS = [b"http://www.example.com/%d" % number for number in range(400)]
+TABLES = {name: make_table(name, [Member(f"n{index}", 1) for index in range(6)]) for name in ("ring", "carp")}
+
+
+@pytest.mark.parametrize(
+    ("state", "share", "admits"),
+    [
+        ("up", 1.0, ADMIT_ALL),
+        ("up", 0.25, 0.25),
+        ("up", 7.0, ADMIT_ALL),
+        ("drain", 1.0, ADMIT_LAST),
+        ("down", 1.0, ADMIT_NONE),
+        ("dead", 1.0, ADMIT_NONE),
+    ],
+)
+def test_each_state_admits_what_the_table_says(state: NodeState, share: float, admits: float) -> None:
+    assert admission(state, share) == admits
+
+
+def test_a_node_at_the_very_start_of_its_return_is_alive_but_takes_no_key() -> None:
+    admits = [admission("up", 0.0), UP]
+    assert admits[0] > ADMIT_NONE
+    assert pick([0, 1], admits, 0.001) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("admits", "fraction", "tried"),
+    [
+        ([UP, UP, UP], 0.99, [2, 0, 1]),
+        ([UP, UP, NONE], 0.0, [0, 1]),
+        ([UP, NONE, 0.5], 0.49, [2, 0]),
+        ([UP, NONE, 0.5], 0.5, [0, 2]),
+        ([UP, UP, LAST], 0.0, [0, 1]),
+        ([NONE, NONE, LAST], 0.0, [2]),
+        ([LAST, NONE, LAST], 0.0, [2, 0]),
+        ([LAST, 0.5, NONE], 0.9, [1]),
+        ([NONE, NONE, NONE], 0.0, []),
+    ],
+)
+def test_nodes_are_tried_in_failover_order_as_far_as_they_admit(
+    admits: list[float], fraction: float, tried: list[int]
+) -> None:
+    assert pick([2, 0, 1], admits, fraction) == tried
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_dead_node_moves_its_own_keys_only(name: str) -> None:
+    table = TABLES[name]
+    for key in KEYS:
+        before = live_owners(table, key, [UP] * 6, 2)
+        after = live_owners(table, key, [NONE, UP, UP, UP, UP, UP], 2)
+        assert after[0] == (before[1] if before[0] == 0 else before[0])
+
+
+def test_a_returning_node_takes_its_keys_back_little_by_little() -> None:
+    table = TABLES["ring"]
+    own = [key for key in KEYS if table.owner(key) == 0]
+    taken: set[bytes] = set()
+    counts = []
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        admits = [admission("up", share), *[UP] * 5]
+        now = {key for key in own if live_owners(table, key, admits, 1) == (0,)}
+        assert taken <= now, "a key that came back stays"
+        taken = now
+        counts.append(len(now) / len(own))
+    assert counts[0] == 0.0
+    assert counts[-1] == 1.0
+    assert counts == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=0.15)
+
+
+@given(
+    st.sampled_from(sorted(TABLES)),
+    st.sampled_from(KEYS),
+    st.lists(st.sampled_from([UP, UP, 0.5, LAST, NONE]), min_size=6, max_size=6),
+    st.integers(1, 8),
+)
+def test_asking_for_a_few_gives_the_first_of_all(name: str, key: bytes, admits: list[float], count: int) -> None:
+    table = TABLES[name]
+    everyone = pick(table.owners(key, 6), admits, table.fraction(key))
+    assert live_owners(table, key, admits, count) == tuple(everyone[:count])
+
+
+def test_members_without_weight_do_not_keep_the_search_going() -> None:
+    table: Table = make_table("ring", [Member("a", 1), Member("b", 0), Member("c", 0)])
+    assert live_owners(table, b"k", [UP, UP, UP], 3) == (0,)
+    assert live_owners(table, b"k", [NONE, UP, UP], 3) == ()
+
+
+def test_a_route_is_two_words() -> None:
+    assert Route((2, 0), "get") == ((2, 0), "get")
