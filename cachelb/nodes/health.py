@@ -176,7 +176,8 @@ class Health:
             return []
         node.flying = False
         changes = self._probe_passed(node, detail, now) if ok else self._probe_failed(node, detail, now)
-        self._set_shares(now)
+        if changes:
+            self._set_shares(now)
         return changes
 
     def skip_probe(self, name: str, now: float) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import errno
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cachelb.nodes.health import Change, Health
@@ -143,31 +143,28 @@ async def probe_any(addresses: Sequence[str], port: int, timeout_s: float) -> Pr
     return first
 
 
-Target = Callable[[str], tuple[Sequence[str], int]]
+Targets = Callable[[], Mapping[str, tuple[str | Sequence[str], int]]]
 
 
 class Prober:
     """Keeps `health` informed.  All of it runs in one event loop.
 
-    target: the addresses and the HTTP port of a node by its name; called for each probe.
+    targets: tells the address, or the addresses, and the HTTP port of every node by its name; asked in every round.
     on_change: called with what changed; not called for growing shares, which ``health.version`` shows.
-    on_tick: called after every round, which is when ``health.version`` may have grown.
     """
 
     def __init__(
         self,
         health: Health,
-        target: Target,
-        timeout_s: float,
+        targets: Targets,
         on_change: Callable[[list[Change]], None],
-        on_tick: Callable[[], None] = lambda: None,
+        timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.timeout_s = timeout_s
         self._health = health
-        self._target = target
+        self._targets = targets
         self._on_change = on_change
-        self._on_tick = on_tick
         self._clock = clock
         self._woken = asyncio.Event()
         self._free = asyncio.Semaphore(PROBES_AT_ONCE)
@@ -178,13 +175,17 @@ class Prober:
         self._woken.set()
 
     async def run(self) -> None:
-        """Probe until cancelled."""
+        """Probe until cancelled.  Raises what `on_change` or `targets` raised: that is a bug, not a dead node."""
         try:
             while True:
                 self._woken.clear()
                 self._round()
+                await asyncio.sleep(PAUSE_S)
                 now = self._clock()
-                await self._sleep(min(max(self._health.next_due(now) - now, PAUSE_S), IDLE_S))
+                await self._sleep(min(self._health.next_due(now) - now, IDLE_S))
+                for task in [task for task in self._tasks if task.done()]:
+                    self._tasks.discard(task)
+                    task.result()
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -193,37 +194,33 @@ class Prober:
         now = self._clock()
         if changes := self._health.tick(now):
             self._on_change(changes)
+        targets = self._targets()
         for name in self._health.due(now):
-            task = asyncio.ensure_future(self._probe(name))
-            self._tasks.add(task)  # the loop itself keeps only weak references
-            task.add_done_callback(self._tasks.discard)
-        self._on_tick()
+            if name in targets:
+                addresses, port = targets[name]
+                known = (addresses,) if isinstance(addresses, str) else addresses
+                self._tasks.add(asyncio.ensure_future(self._probe(name, known, port)))
+            else:  # health and the targets are told of a reload one after the other
+                self._health.skip_probe(name, now)
 
     async def _sleep(self, seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(max(seconds, 0)):
                 await self._woken.wait()
         except TimeoutError:
             pass
 
-    async def _probe(self, name: str) -> None:
+    async def _probe(self, name: str, addresses: Sequence[str], port: int) -> None:
         async with self._free:
-            try:
-                addresses, port = self._target(name)
-            except KeyError:  # removed by a reload since it was due
-                outcome = ProbeResult(False, "not configured any more", 0.0, ours=True)
-            else:
-                outcome = await probe_any(addresses, port, self.timeout_s)
+            outcome = await probe_any(addresses, port, self.timeout_s)
         now = self._clock()
         if outcome.ours:
             self._health.skip_probe(name, now)
             return
-        version = self._health.version
         changes = self._health.observe_probe(name, outcome.ok, _with_rtt(outcome), now)
         if changes:
             self._on_change(changes)
-        if changes or version != self._health.version or not outcome.ok:
-            self.wake()
+        self.wake()
 
 
 def _with_rtt(outcome: ProbeResult) -> str:

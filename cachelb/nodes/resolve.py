@@ -125,13 +125,13 @@ class Resolver:
             raise ResolveError(entry.error.kind, str(entry.error))
         return entry.addresses
 
-    async def close(self) -> None:
-        """Cancel what is under way and free the sockets.  The Resolver may be used again."""
+    def close(self) -> None:
+        """Cancel what is under way and free the sockets and the thread.  The Resolver may be used again."""
         for task in (*self._lookups.values(), *self._late):
             task.cancel()
         dns, self._dns = self._dns, None
         if dns is not None:
-            await dns.close()
+            dns.cancel()  # the channel itself closes with the last reference, which pending queries would keep
 
     async def _shared_lookup(self, name: str) -> _Entry:
         task = self._lookups.get(name)
