@@ -19,7 +19,7 @@ _VERDICTS_MAX = 1024
 _VERDICT_BYTES_MAX = 256
 
 _ALWAYS_STALE = frozenset((b"", b"0", b"-1"))
-_directive = re.compile(rb'([^=\s]++)(?:[ \t]*+=[ \t]*+"?([^"]*+)"?)?+').match
+_directive = re.compile(rb'([^=\s]++)(?:[ \t]*+=[ \t]*+"?([^"]*+)"?)?').match
 
 
 def cacheability(control: bytes | None, vary: bytes | None, expires: bytes | None) -> tuple[bytes, bool]:

@@ -34,7 +34,7 @@ EXCESS_BYTES = 16384
 # All trailer lines of one body; a quarter of what a head may have.
 TRAILER_BYTES = 16384
 
-_EXTENSION = rb"(;" + VALUE + rb")?+"
+_EXTENSION = rb"(;" + VALUE + rb"|)"
 _first_size = re.compile(rb"([0-9A-Fa-f]{1,16}+)" + _EXTENSION + rb"\r\n").match
 _next_size = re.compile(rb"\r\n([0-9A-Fa-f]{1,16}+)" + _EXTENSION + rb"\r\n").match
 _first_start = re.compile(rb"(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION + rb"\r?+)?+").fullmatch
@@ -129,7 +129,7 @@ class ChunkScanner:
         return self._walk(data, start, None)
 
     def payload(self, data: bytes | memoryview, start: int = 0) -> list[memoryview]:
-        """Pass ``data[start:]`` as ``scan`` does, which leaves the index in ``end``; return the spans that are payload."""
+        """Pass ``data[start:]`` as ``scan`` does, but return the spans that are payload; the index is in ``end``."""
         spans: list[tuple[int, int]] = []
         self._walk(data, start, spans)
         view = memoryview(data)
@@ -173,7 +173,7 @@ class ChunkScanner:
         end = match.end()
         if end - position > CHUNK_LINE_BYTES:
             raise ChunkError(f"chunk line of {end - position} bytes, limit {CHUNK_LINE_BYTES}")
-        if extension is not None:
+        if extension:
             self._excess = max(0, self._excess + len(extension) - 16 - 2 * size)
             if self._excess > EXCESS_BYTES:
                 raise ChunkError(f"more than {EXCESS_BYTES} bytes of chunk extensions")

@@ -29,9 +29,9 @@ _line = re.compile(_LINE).match
 _lines = re.compile(rb"(?:" + FIELD + rb")*+").match
 _version = re.compile(rb"[^\r\n]* HTTP/([0-9]{1,3})(?:\.[0-9]{1,3})?\r\n").match
 # What an unfinished first line, and an unfinished last line, may look like.
-_VERSION_START = rb"(?:H|HT|HTT|HTTP|HTTP/(?:[0-9][0-9.]{0,6}+\r?+)?+)?"
+_VERSION_START = rb"(?:HTTP/(?:[0-9][0-9.]{0,6}+\r?+)?+|HTTP|HTT|HT|H)?+"  # the longest first: nothing is tried twice
 _line_start = re.compile(
-    rb"(?:" + TOKEN + rb"++(?: (?:(" + _TARGET + rb"++)(?: " + _VERSION_START + rb")?+)?+)?+)?+"
+    rb"(?:" + TOKEN + rb"++(?: (?:" + _TARGET + rb"++(?: " + _VERSION_START + rb")?+)?+)?+)?+"
 ).fullmatch
 _field_start = re.compile(FIELD_START).fullmatch
 
@@ -128,12 +128,14 @@ def _check_unfinished(data: bytes, limits: Limits, seen: int) -> None:
 
 def _unfinished_line(data: bytes, start: int, limits: Limits) -> None:
     """Raise if the unfinished first line at ``start`` cannot become a valid one within the limits."""
-    match = _line_start(data, start)
-    if match is None:
+    if _line_start(data, start) is None:
         raise BadRequest(Reason.BAD_REQUEST, f"request line begins {data[start : start + 60]!r}")
-    target = match[1]
-    if target is not None and len(target) > limits.url_bytes:
-        _url_too_long(len(target), limits)
+    target = data.find(b" ", start) + 1
+    if target:
+        end = data.find(b" ", target)
+        length = (len(data) if end < 0 else end) - target
+        if length > limits.url_bytes:
+            _url_too_long(length, limits)
     if len(data) >= limits.head_bytes:
         raise BadRequest(Reason.HEAD_TOO_LARGE, f"{len(data)} bytes in the request line, limit {limits.head_bytes}")
 
