@@ -75,7 +75,8 @@ class Carp:
     def combined(self, key: bytes) -> list[int]:
         """Return the 32-bit hash of ``key`` with each peer, in the order of rising weight.
 
-        This is slow by its nature: the key is hashed byte by byte once per peer.
+        This is slow by its nature: the key is hashed byte by byte once per peer, 0.09 us each (a URL of 48 bytes: 14 us
+        with 3 peers, 70 us with 16; 2026-11).  Callers keep the owners of a URL.
         """
         signed = memoryview(key).cast("b")  # Squid adds `char`, which is signed on the machines it runs on
         value = 0
@@ -111,7 +112,8 @@ def peer_hash(name: bytes) -> int:
 def _advance(value: int, signed: Sequence[int] | memoryview) -> int:
     """Take the hash ``value`` through bytes: per byte, ``value += rotl(value, 19) + byte``."""
     for byte in signed:
-        # value * (1 + 2**19) + (value >> 13) is value + rotl(value, 19), modulo 2**32
+        # value * (1 + 2**19) + (value >> 13) is value + rotl(value, 19), modulo 2**32; rotl spelled out takes 0.13 us,
+        # and so does keeping the value in two halves of one CPython digit each (2026-11)
         value = (value * 0x80001 + (value >> 13) + byte) & _WORD_MASK
     return value
 

@@ -71,6 +71,15 @@ class Learned:
         self._runs: dict[bytes, int] = {}  # segment -> uncacheable URLs since the last storable one
         self.size = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether a storable answer could change anything; a relay need not report it otherwise."""
+        return self.size > 0 or bool(self._runs)
+
+    def sizes(self) -> tuple[int, int]:
+        """How many URLs and how many segments are known."""
+        return len(self._urls), len(self._segments)
+
     def lookup(self, key: bytes, segment: bytes, now: float) -> str | None:
         """Return why ``key`` should go around the farm, or None.
 

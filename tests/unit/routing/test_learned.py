@@ -191,6 +191,22 @@ def test_expire_forgets_what_is_over() -> None:
     assert learned.size == 0
 
 
+def test_sizes_are_of_urls_and_of_segments() -> None:
+    assert Learned().sizes() == (0, 0)
+    assert learned_segment().sizes() == (8, 1)
+
+
+def test_storable_answers_matter_once_anything_was_uncacheable() -> None:
+    learned = Learned(ttl_s=10.0)
+    assert not learned.busy
+    learned.observe(URL, SEGMENT, b"private", False, 0.0)
+    learned.expire(10.0)
+    assert learned.size == 0
+    assert learned.busy, "the row of its segment has begun"
+    learned.observe(URL, SEGMENT, b"", True, 11.0)
+    assert not learned.busy
+
+
 event = st.tuples(
     st.integers(0, 5), st.integers(0, 2), st.sampled_from([b"", b"private"]), st.booleans(), st.floats(0, 30)
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachelb.routing.ring import Member
+from cachelb.routing.ring import Member, Ring
 from cachelb.routing.route import ADMIT_ALL, ADMIT_LAST, ADMIT_NONE, NodeState, Route, admission, live_owners, pick
 from cachelb.routing.table import Table, make_table
 
@@ -97,6 +99,27 @@ def test_members_without_weight_do_not_keep_the_search_going() -> None:
     table: Table = make_table("ring", [Member("a", 1), Member("b", 0), Member("c", 0)])
     assert live_owners(table, b"k", [UP, UP, UP], 3) == (0,)
     assert live_owners(table, b"k", [NONE, UP, UP], 3) == ()
+
+
+class CountingTable(Ring):
+    """A ring that notes how many owners it was asked for."""
+
+    asked: ClassVar[list[int]] = []
+
+    def owners(self, key: bytes, count: int) -> list[int]:
+        self.asked.append(count)
+        return super().owners(key, count)
+
+
+@pytest.mark.parametrize(("dead", "asked"), [(0, [3]), (1, [3, 4]), (200, [3, 6, 18, 66, 200])])
+def test_no_more_owners_are_asked_for_than_dead_nodes_require(dead: int, asked: list[int]) -> None:
+    table = CountingTable([Member(f"n{index}", 1) for index in range(200)])
+    admits = [UP] * 200
+    for index in table.owners(KEYS[0], dead):
+        admits[index] = NONE
+    CountingTable.asked.clear()
+    live_owners(table, KEYS[0], admits, 3)
+    assert table.asked == asked
 
 
 def test_a_route_is_two_words() -> None:
