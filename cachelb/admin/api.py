@@ -1,0 +1,94 @@
+"""The admin listener: what the director knows, to read.
+
+``GET /api/v1/status`` is one JSON document for people and programs; ``GET /metrics`` is the same counters for Prometheus.
+Both are views of ``cachelb.counters.TABLE`` and know no counter by name.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from cachelb import __version__
+from cachelb.admin.metrics import render
+from cachelb.counters import read_farm, read_node
+from cachelb.listen import CannotListenError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cachelb.listen import Address
+    from cachelb.supervisor import Supervisor
+
+
+class AdminServer:
+    """Serves the admin addresses of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        app = web.Application()
+        app.router.add_get("/api/v1/status", self._status)
+        app.router.add_get("/metrics", self._metrics)
+        self.runner = web.AppRunner(app, access_log=None)
+
+    async def start(self, addresses: Sequence[Address]) -> None:
+        """Begin to listen.
+
+        Raises:
+            CannotListenError: An address cannot be listened on.
+        """
+        await self.runner.setup()
+        for address in addresses:
+            site = web.TCPSite(self.runner, address.host, address.port)
+            try:
+                await site.start()
+            except OSError as exc:
+                where = f"{address.host} port {address.port}"
+                raise CannotListenError(exc.errno, f"cannot listen on {where} ([listen] admin): {exc.strerror}") from exc
+
+    async def stop(self) -> None:
+        """Close the listeners."""
+        await self.runner.cleanup()
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        return web.json_response(status(self.supervisor), dumps=lambda value: json.dumps(value, indent=1))
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(text=render(status(self.supervisor)), content_type="text/plain", charset="utf-8")
+
+
+def status(supervisor: Supervisor) -> dict[str, Any]:
+    """All that is known now, as plain values."""
+    workers = supervisor.workers.workers if supervisor.workers is not None else []
+    blocks = [worker.block for worker in workers]
+    health = supervisor.health.states()
+    now = time.monotonic()
+    nodes = []
+    for view in supervisor.farm.views(health, supervisor.addresses.addresses):
+        known = health.get(view.name)
+        nodes.append(
+            {
+                "name": view.name,
+                "addresses": list(view.addresses),
+                "port": view.port,
+                "weight": view.weight,
+                "state": view.state,
+                "share": view.share,
+                "since_s": round(now - known.since, 1) if known else None,
+                "cause": known.cause if known else "",
+                "counters": read_node(blocks, view.slot),
+            }
+        )
+    return {
+        "version": __version__,
+        "state": supervisor.state,
+        "uptime_s": round(time.time() - supervisor.started_at, 1),
+        "epoch": supervisor.epoch,
+        "reloads": supervisor.reloads,
+        "workers": [{"number": w.number, "pid": w.pid, "epoch": w.epoch, "restarts": w.restarts} for w in workers],
+        "farm": read_farm(blocks),
+        "nodes": nodes,
+    }

@@ -1,0 +1,30 @@
+"""The status as Prometheus text.  Names come from ``counters.TABLE``: ``cachelb_`` or ``cachelb_node_``, then the counter's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cachelb.counters import FARM, NODE, Counter
+
+
+def render(status: dict[str, Any]) -> str:
+    """Text exposition format, version 0.0.4."""
+    lines: list[str] = []
+    for counter in FARM:
+        name = _begin(lines, "cachelb", counter)
+        lines.append(f"{name} {status['farm'][counter.name]}")
+    for counter in NODE:
+        name = _begin(lines, "cachelb_node", counter)
+        for node in status["nodes"]:
+            lines.append(f'{name}{{node="{node["name"]}"}} {node["counters"][counter.name]}')
+    lines += ["# HELP cachelb_node_up whether the node serves its keys", "# TYPE cachelb_node_up gauge"]
+    for node in status["nodes"]:
+        lines.append(f'cachelb_node_up{{node="{node["name"]}"}} {int(node["state"] == "up")}')
+    return "\n".join(lines) + "\n"
+
+
+def _begin(lines: list[str], prefix: str, counter: Counter) -> str:
+    name = f"{prefix}_{counter.name}" + ("_total" if counter.kind == "counter" else "")
+    lines.append(f"# HELP {name} {counter.text}")
+    lines.append(f"# TYPE {name} {counter.kind}")
+    return name

@@ -1,0 +1,75 @@
+"""Listening sockets.
+
+Every worker gets its own socket on every address (``SO_REUSEPORT``): the kernel spreads connections over them and workers
+share nothing.  The supervisor keeps them open, so a worker that dies loses its connections but not its backlog.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Protocol
+
+BACKLOG = 4096  # as net.core.somaxconn of today's kernels; a burst of clients should wait, not be refused
+
+
+class Address(Protocol):
+    """A host (IP literal) and a port."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+class CannotListenError(OSError):
+    """An address cannot be listened on; the message is a sentence for the operator."""
+
+
+def open_listeners(address: Address, count: int) -> list[socket.socket]:
+    """``count`` listening TCP sockets on one address.
+
+    Raises:
+        CannotListenError: It is in use, not ours, or not allowed.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sockets: list[socket.socket] = []
+    try:
+        # Without SO_REUSEPORT first: with it, a second director would quietly share the port with the first.
+        _bind(family, address, share=False).close()
+        for _ in range(count):
+            sock = _bind(family, address, share=True)
+            sockets.append(sock)
+            sock.listen(BACKLOG)
+    except OSError as exc:
+        for sock in sockets:
+            sock.close()
+        raise CannotListenError(exc.errno, _explain(address, exc)) from exc
+    return sockets
+
+
+def _bind(family: socket.AddressFamily, address: Address, *, share: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address.host, address.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _explain(address: Address, exc: OSError) -> str:
+    where = f"{address.host} port {address.port}"
+    if exc.errno == errno.EADDRINUSE:
+        return f"cannot listen on {where}: another program uses it (find it with: ss -ltnp 'sport = :{address.port}')"
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {where}: this host does not have that address"
+    if exc.errno == errno.EACCES:
+        return f"cannot listen on {where}: ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    return f"cannot listen on {where}: {exc.strerror or exc}"

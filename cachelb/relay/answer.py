@@ -1,0 +1,309 @@
+"""The answer to one request: its head, its body, and tunnels.
+
+States, after ``attempts`` found a connection::
+
+    WAITING --whole answer in one read--> finished
+       |----1xx--> WAITING
+       |----head, body still coming--> BODY --> finished | cut
+       `----101, or CONNECT--> TUNNEL --> finished
+
+The usual answer arrives in one read and leaves in one send.  Everything longer is a Pump's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cachelb.errors import BadMessage, BadResponse, Reason
+from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkScanner, response_body
+from cachelb.http.response import ResponseHead, scan_response
+from cachelb.relay.attempts import BODY, TUNNEL, Attempts
+from cachelb.relay.pump import Pump
+from cachelb.relay.upstream import BAD_RESPONSES, HITS, ORIGIN_ERRORS, RESPONSES, Link
+
+if TYPE_CHECKING:
+    from cachelb.relay.client import Client
+    from cachelb.relay.engine import Engine
+    from cachelb.relay.plan import BlockPlan
+
+# How the client connection goes on after an answer: the index of Engine.tails.
+KEEP, KEEP_10, CLOSE = 0, 1, 2
+
+
+class Answer(Attempts):
+    """The part of an exchange that relays the answer.  ``Exchange`` adds the request and the endings."""
+
+    __slots__ = (
+        "answered", "block", "bytes_out", "content_type", "download", "hit", "keep", "reusable", "status", "tunnel_end",
+    )  # fmt: skip
+
+    def __init__(self, client: Client, engine: Engine) -> None:
+        super().__init__(client, engine)
+        self.block: BlockPlan
+        self.download: Pump | None = None
+        self.answered = False  # the head of an answer is out, or on its way
+        self.keep = KEEP
+        self.reusable = False  # the link may serve another exchange
+        self.status = 0
+        self.bytes_out = 0
+        self.hit: bool | None = None
+        self.content_type = b"-"
+        self.tunnel_end = 0.0
+
+    def finish(self, reason: Reason = Reason.DONE) -> None:
+        """End the exchange in good order.  Exchange provides it."""
+        raise NotImplementedError
+
+    # -- the answer
+
+    def link_data(self, link: Link, data: bytes) -> None:
+        """Bytes of the answer have arrived: when its head is whole, begin to answer."""
+        engine = self.engine
+        try:
+            head = scan_response(data, engine.limits)
+        except BadResponse as exc:
+            self._bad_answer(exc)
+            return
+        if head is None:
+            link.inbuf = data
+            return
+        if head.status < 200:
+            self._interim(link, head, data)
+            return
+        try:
+            length = response_body(self.line.method, head)
+        except BadResponse as exc:
+            self._bad_answer(exc)
+            return
+        counts = link.target.counts
+        counts[RESPONSES] += 1
+        self.status = head.status
+        self.content_type = head.content_type
+        if head.hit:
+            self.hit = True
+            counts[HITS] += 1
+            engine.farm[engine.HITS] += 1
+        if head.squid_error is not None:
+            counts[ORIGIN_ERRORS] += 1
+        elif head.uncacheable or engine.learned.busy:
+            engine.observe(self, head)
+        size = head.size
+        have = len(data) - size
+        if 0 <= length <= have and self.upload is None:
+            # The usual case: the whole answer is here.
+            self.reusable = head.keep_alive and have == length
+            out = b"".join((head.head, engine.tails[self.keep * 2 + head.chunked], data[size : size + length]))
+            self.answered = True
+            self.bytes_out = len(out)
+            try:
+                if self.client.send(out):
+                    self.finish()
+                    return
+            except OSError:
+                self.client_gone()
+                return
+            self.wait_for_client()
+            return
+        self._long_answer(link, head, length, memoryview(data)[size:])
+
+    def _long_answer(self, link: Link, head: ResponseHead, length: int, body: memoryview) -> None:
+        """Answer with a body that is not here yet as a whole, or while the request is still being sent."""
+        self.reusable = head.keep_alive and length != UNTIL_CLOSE
+        chunked = head.chunked
+        dechunk = length == CHUNKED and self.line.minor == 0
+        if length == UNTIL_CLOSE or dechunk:
+            self.keep = CLOSE
+            chunked = chunked and not dechunk
+        if self.upload is not None:
+            # The answer overtakes the request: what is left of that is of no use to anybody.
+            self.upload.stop()
+            self.upload = None
+            self.keep = CLOSE
+            self.reusable = False
+        self.answered = True
+        self.phase = BODY
+        link.answering = True
+        out = head.head + self.engine.tails[self.keep * 2 + chunked]
+        scanner = ChunkScanner(self.engine.limits.head_bytes) if length == CHUNKED else None
+        pump = self.download = Pump(self, link, self.client, self.engine.pipes, length if length >= 0 else -1, scanner, dechunk)
+        self.bytes_out = len(out)
+        self.client.deadline = self.engine.now + self.engine.timeouts.idle_body_s
+        try:
+            if scanner is not None:
+                self.client.send(out)
+            elif body and length:
+                count = len(body) if length < 0 else min(len(body), length)
+                if count < len(body):
+                    self.reusable = False
+                self.client.send_parts((out, body[:count]))
+                pump.skip(count)
+                self.bytes_out += count
+                body = body[:0]
+            else:
+                self.reusable = self.reusable and not body
+                self.client.send(out)
+                body = body[:0]
+        except OSError:
+            self.client_gone()
+            return
+        if body:
+            pump.feed(body)
+        if not pump.ended:
+            if length == 0 or pump.left == 0:
+                pump.stop()
+                self.pump_done(pump)
+            else:
+                pump.start()
+
+    def _interim(self, link: Link, head: ResponseHead, data: bytes) -> None:
+        """1xx: 101 opens a tunnel, the others are passed on (RFC 9110, section 15.2)."""
+        if head.status == 101:
+            if not self.block.fields.upgrade:
+                self._bad_answer(BadResponse(Reason.BAD_RESPONSE, "101 without an Upgrade in the request"))
+                return
+            out = head.head + self.engine.via_line + b"Connection: Upgrade\r\n\r\n"
+            self.status = 101
+            self._open_tunnel(link, out, data[head.size :])
+            return
+        if self.line.minor:
+            out = head.head + b"\r\n"
+            self.bytes_out += len(out)
+            try:
+                self.client.send(out)
+            except OSError:
+                self.client_gone()
+                return
+        self.client.deadline = self.engine.now + self.engine.timeouts.first_byte_s
+        rest = data[head.size :]
+        if rest:
+            self.link_data(link, rest)
+
+    def _bad_answer(self, exc: BadMessage) -> None:
+        link = self.link
+        name = ""
+        if link is not None:
+            link.target.counts[BAD_RESPONSES] += 1
+            name = f"{link.target.name}: "
+        self.fail(exc.reason, f"{name}{exc.detail}")
+
+    # -- tunnels
+
+    def link_ready(self, link: Link) -> None:
+        if self.line.method == b"CONNECT" and not self.head:
+            self.engine.count("direct_connects")
+            self.race = None
+            self.link = link
+            self.status = 200
+            self._open_tunnel(link, b"HTTP/1.1 200 Connection established\r\n\r\n", b"")
+        else:
+            super().link_ready(link)
+
+    def _open_tunnel(self, link: Link, answer: bytes, early: bytes) -> None:
+        """From here on bytes go both ways until both sides have closed, or for too long nobody says anything."""
+        engine, client = self.engine, self.client
+        engine.count("tunnels")
+        self.phase = TUNNEL
+        self.answered = True
+        self.keep = CLOSE
+        self.reusable = False
+        link.answering = True
+        self.tunnel_end = engine.now + engine.timeouts.tunnel_total_s
+        self.upload = Pump(self, client, link, engine.small_pipes)
+        self.download = Pump(self, link, client, engine.small_pipes)
+        self.bytes_out = len(answer)
+        self._still_moving()
+        try:
+            client.send(answer)
+        except OSError:
+            self.client_gone()
+            return
+        link.resume()
+        if early:
+            self.download.feed(early)
+        if self.download is not None and not self.download.ended:
+            self.download.start(splice=True)
+        if self.upload is not None:
+            client.start_upload(self.upload, splice=True)
+
+    def link_readable(self, link: Link) -> None:
+        """The link has bytes of the body, or of the tunnel."""
+        if self.download is not None and not self.download.ended:
+            self.download.readable()
+        else:
+            link.pause()
+
+    def pump_moved(self, pump: Pump, count: int) -> None:
+        """Bytes have moved: nobody is stalled."""
+        if pump is self.upload:
+            self.body_used = True
+            self.engine.count("bytes_in", count)
+        else:
+            self.bytes_out += count
+        if pump.pipe is not None:
+            self.engine.count("bytes_spliced", count)
+        self._still_moving()
+
+    def _still_moving(self) -> None:
+        now, limits = self.engine.now, self.engine.timeouts
+        if self.phase == TUNNEL:
+            self.client.deadline = min(now + limits.tunnel_idle_s, self.tunnel_end)
+        else:
+            self.client.deadline = now + limits.idle_body_s
+
+    def pump_done(self, pump: Pump) -> None:
+        """One body, or one direction of a tunnel, is complete."""
+        if self.phase == TUNNEL:
+            self._half_closed(pump)
+        elif pump is self.upload:
+            self.client.upload_over(pump)
+            self.upload = None
+            self.client.deadline = self.engine.now + self.engine.timeouts.first_byte_s
+        else:
+            if pump.surplus:
+                self.reusable = False
+            if self.client.unsent is not None:
+                self.wait_for_client()
+            else:
+                self.finish()
+
+    def _half_closed(self, pump: Pump) -> None:
+        other = self.download if pump is self.upload else self.upload
+        pump.source.pause()
+        if other is None or other.ended:
+            self.finish()
+        else:
+            pump.sink.finish_writing()
+
+    def pump_failed(self, pump: Pump, reason: Reason, at_source: bool) -> None:
+        """A body cannot be completed."""
+        if self.phase == TUNNEL:
+            self.finish()
+        elif pump is self.upload:
+            self.upload = None
+            self.client.pause()
+            if not at_source:
+                # The target does not want the rest; it may have said why: its answer, or its end, comes next.
+                self.keep = CLOSE
+            elif reason is Reason.BAD_CHUNK:
+                self.keep = CLOSE
+                self.fail(Reason.BAD_CHUNK)
+            else:
+                self.client_gone()
+        elif not at_source:
+            self.client_gone()
+        elif reason is Reason.BAD_CHUNK:
+            self.fail(Reason.BAD_CHUNKED_ANSWER, self.targets[self.attempt].name)
+        else:
+            self.fail(Reason.TRUNCATED if reason is Reason.RESET else reason, self.targets[self.attempt].name)
+
+    def wait_for_client(self) -> None:
+        """The whole answer is with us, but the client has not taken all of it yet."""
+        self.phase = BODY
+        self.client.deadline = self.engine.now + self.engine.timeouts.idle_body_s
+        self.client.drained = self.finish
+        if self.link is not None:
+            self.link.pause()
+
+    def client_gone(self) -> None:
+        """The client connection broke."""
+        self.fail(Reason.CLIENT_GONE)

@@ -1,0 +1,254 @@
+"""Getting a request to a node or an origin: which one, on which connection, and what to do when that fails.
+
+States of one request, until the head of its answer is there::
+
+    RESOLVING -> CONNECTING -> WAITING -> (answer)
+        |            |  ^         |
+        |            v  |         v
+        +--------> next target <--+        a failed connect, or a connection that died before its first byte
+                     |
+                     v
+                 error page                no target is left, or repeating is not allowed
+
+Repeating is allowed while no byte of the request body has been used and the method is idempotent; a connect that failed may
+always be repeated, for nothing was sent (RFC 9110, section 9.2.2).  A kept connection that the node had closed meanwhile says
+nothing about the node, so its request goes to the same node again, on a fresh connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cachelb.errors import Reason
+from cachelb.relay.race import Race
+from cachelb.relay.upstream import (
+    CONNECT_FAILURES,
+    CONNECTS,
+    ENDED,
+    REQUESTS,
+    RESETS,
+    STALE,
+    TIMEOUTS,
+    Link,
+    Target,
+    open_link,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cachelb.relay.client import Client
+    from cachelb.relay.engine import Engine
+    from cachelb.relay.plan import LinePlan
+    from cachelb.relay.pump import Pump
+
+IDLE, RESOLVING, CONNECTING, WAITING, BODY, TUNNEL = range(6)
+
+TARGETS_MAX = 3  # targets asked for one request: a request that kills caches must not walk through the whole farm
+
+
+class Attempts:
+    """The part of an exchange that finds a connection.  ``Exchange`` adds the request and the answer."""
+
+    __slots__ = (
+        "attempt", "body", "body_used", "client", "detail", "engine", "head", "last_reason", "line", "link", "phase", "race",
+        "target", "targets", "tried", "upload",
+    )  # fmt: skip
+
+    def __init__(self, client: Client, engine: Engine) -> None:
+        self.client = client
+        self.engine = engine
+        self.phase = IDLE
+        self.line: LinePlan
+        self.head = b""
+        self.body = 0
+        self.body_used = False
+        self.targets: Sequence[Target] = ()
+        self.attempt = 0
+        self.tried = 0
+        self.target: Target | None = None  # who was asked last
+        self.link: Link | None = None
+        self.race: Race | None = None
+        self.upload: Pump | None = None
+        self.last_reason = Reason.NO_NODE
+        self.detail = ""
+
+    # -- what Exchange provides
+
+    def fail(self, reason: Reason, detail: str = "") -> None:
+        """End the exchange without an answer from a target."""
+        raise NotImplementedError
+
+    def head_sent(self, link: Link) -> None:
+        """The request's head is out: its body may follow."""
+        raise NotImplementedError
+
+    # -- choosing
+
+    def try_targets(self) -> None:
+        """Ask the target whose turn it is, or give up with the last failure as the reason."""
+        while self.attempt < len(self.targets) and self.tried < TARGETS_MAX:
+            target = self.targets[self.attempt]
+            if self.tried:
+                self.engine.count("retries")
+            if self.attempt and self.tried and target.is_node:
+                self.engine.count("failovers")
+            self.tried += 1
+            idle = target.idle
+            # A request that must not be repeated is never put on a connection that may be stale.
+            if idle and self.line.idempotent and not self.body:
+                self.reuse(idle.pop())
+                return
+            if self.connect(target):
+                return
+            self.attempt += 1
+        self.fail(self.last_reason, self.detail)
+
+    def reuse(self, link: Link) -> None:
+        """Send the request on a kept connection."""
+        link.used = True
+        link.exchange = self
+        self.link = link
+        self.target = link.target
+        link.target.counts[REQUESTS] += 1
+        if not link.target.is_node:
+            self.engine.count("direct_reuses")
+        self.send_head(link)
+
+    def connect(self, target: Target) -> bool:
+        """Begin to connect; False when it failed at once."""
+        self.phase = CONNECTING
+        self.target = target
+        self.client.deadline = self.engine.now + self.engine.timeouts.connect_s
+        target.counts[REQUESTS] += 1
+        try:
+            if not target.addresses:
+                raise OSError("its name has no address")
+            if len(target.addresses) > 1:
+                self.race = Race(self, target, self.engine.loop)
+                self.race.start()
+            else:
+                self.link = open_link(self.engine.loop, target, target.addresses[0])
+                self.link.exchange = self
+        except OSError as exc:
+            self.race = None
+            self._connect_failed(target, Reason.CONNECT_REFUSED, str(exc))
+            return False
+        return True
+
+    def _connect_failed(self, target: Target, reason: Reason, detail: str) -> None:
+        target.counts[CONNECT_FAILURES] += 1
+        target.counts[ENDED] += 1
+        self.last_reason = reason
+        self.detail = f"{target.name}: {detail}"
+
+    # -- what links tell
+
+    def link_ready(self, link: Link) -> None:
+        """A fresh connection is open: use it."""
+        self.race = None
+        self.link = link
+        link.target.counts[CONNECTS] += 1
+        if not link.target.is_node:
+            self.engine.count("direct_connects")
+        self.send_head(link)
+
+    def send_head(self, link: Link) -> None:
+        """Send the request's head on an open connection."""
+        self.phase = WAITING
+        self.client.deadline = self.engine.now + self.engine.timeouts.first_byte_s
+        try:
+            link.send(self.head)
+        except OSError:
+            self.link_lost(link)
+            return
+        if self.body:
+            self.head_sent(link)
+
+    def link_failed(self, error: OSError) -> None:
+        """Connecting failed: the next target, if there is one."""
+        target = self.targets[self.attempt]
+        self.link = None
+        self.race = None
+        self._connect_failed(target, Reason.CONNECT_REFUSED, error.strerror or str(error))
+        self.attempt += 1
+        self.try_targets()
+
+    def link_lost(self, link: Link) -> None:
+        """The connection died before the answer's head was complete."""
+        target = link.target
+        begun = bool(link.inbuf)
+        stale = link.used and not begun
+        self.drop_link()
+        if begun:
+            self.fail(Reason.BAD_RESPONSE, f"{target.name}: the answer ended within its head")
+            return
+        target.counts[STALE if stale else RESETS] += 1
+        self.last_reason = Reason.RESET
+        self.detail = f"{target.name}: closed the connection before the answer"
+        if self.body_used or not self.line.idempotent:
+            self.fail(Reason.RESET, self.detail)
+        elif stale:
+            self.engine.count("retries")
+            if not self.connect(target):
+                self.attempt += 1
+                self.try_targets()
+        else:
+            self.attempt += 1
+            self.try_targets()
+
+    def crashed(self, exc: Exception) -> None:
+        """A bug of ours showed on the way to a target."""
+        self.client.crashed(exc)
+
+    # -- what the clock and the supervisor tell
+
+    def connect_expired(self) -> None:
+        """Connecting took too long: the next target."""
+        target = self.targets[self.attempt]
+        self.drop_link(ended=False)
+        self._connect_failed(target, Reason.CONNECT_TIMEOUT, f"no connection within {self.engine.timeouts.connect_s:g} s")
+        self.attempt += 1
+        self.try_targets()
+
+    def first_byte_expired(self) -> None:
+        """No answer began in time.  It is not asked for again: the origin may be what is slow."""
+        if self.link is not None:
+            self.link.target.counts[TIMEOUTS] += 1
+            self.detail = f"{self.link.target.name}: nothing within {self.engine.timeouts.first_byte_s:g} s"
+        self.fail(Reason.FIRST_BYTE_TIMEOUT, self.detail)
+
+    def target_died(self, targets: Sequence[Target]) -> None:
+        """The node that this exchange waits for was declared dead: go to the new ``targets``, if repeating is allowed."""
+        if self.phase not in (CONNECTING, WAITING) or self.body_used or not self.line.idempotent:
+            return
+        if self.link is not None and self.link.inbuf:
+            return
+        dead = self.targets[self.attempt]
+        self.drop_link()
+        self.engine.count("moved")
+        self.last_reason = Reason.NODE_DEAD
+        self.detail = f"{dead.name} was declared dead"
+        self.targets = targets
+        self.attempt = 0
+        self.tried = 0
+        self.try_targets()
+
+    # -- letting go
+
+    def drop_link(self, ended: bool = True) -> None:
+        """Close the connection, and whatever was being opened."""
+        if self.upload is not None:
+            self.upload.stop()
+            self.upload = None
+        if self.race is not None:
+            self.race.stop()
+            self.race = None
+            if ended:
+                self.targets[self.attempt].counts[ENDED] += 1
+        link, self.link = self.link, None
+        if link is not None:
+            link.exchange = None
+            link.shut()
+            if ended:
+                link.target.counts[ENDED] += 1

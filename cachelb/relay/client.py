@@ -1,0 +1,293 @@
+"""One client connection: requests in, one exchange at a time, answers in order.
+
+States::
+
+    READING --a whole head--> BUSY --the exchange is over--> READING | LINGER | closed
+
+While BUSY, the socket is still read: for the body of the request, for its end, or for pipelined requests, of which a bounded
+number of bytes is kept.  LINGER: everything has been said, but the client may still be sending; closing now would make its
+kernel throw our last answer away (RFC 9112, section 9.6).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from cachelb.errors import BadRequest, Reason
+from cachelb.relay.answer import CLOSE
+from cachelb.relay.ends import End
+from cachelb.relay.exchange import Exchange
+from cachelb.relay.plan import NO_FIELDS, BlockPlan, LinePlan
+
+if TYPE_CHECKING:
+    from cachelb.relay.engine import Engine
+    from cachelb.relay.pump import Pump
+
+READING, BUSY, LINGER = range(3)
+
+READ_BYTES = 16384  # heads are a few hundred bytes; larger ones take a few reads
+AHEAD_BYTES = 65536  # of pipelined requests, before the client is no longer read: one head of the largest size
+LINGER_S = 2.0  # Apache's MAX_SECS_TO_LINGER is 30 s, nginx's lingering_timeout 5 s: all we protect is one error page
+LINGER_BYTES = 1 << 20  # read and thrown away at most
+
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: close() sends RST
+
+UNKNOWN_LINE: LinePlan = LinePlan(b"NONE", b"error:invalid-request", 1)
+UNKNOWN_BLOCK = BlockPlan(b"", NO_FIELDS)
+
+
+class Client(End):
+    """A client connection and its current exchange."""
+
+    __slots__ = (
+        "begun", "deadline", "denied", "engine", "eof", "exchange", "inbuf", "ip", "ip_bytes", "lingered", "served", "state",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, sock: socket.socket, ip: str, denied: bool) -> None:
+        super().__init__(engine.loop, sock)
+        self.engine = engine
+        self.ip = ip
+        self.ip_bytes = ip.encode("ascii")
+        self.denied = denied
+        self.inbuf = b""
+        self.state = READING
+        self.eof = False
+        self.begun = False  # part of a head is in inbuf
+        self.served = 0
+        self.lingered = 0
+        self.deadline = engine.now + engine.timeouts.keep_alive_s
+        self.exchange = Exchange(self, engine)
+
+    # -- reading
+
+    def readable(self) -> None:
+        try:
+            if self.state == READING:
+                self._read_head()
+            elif self.state == BUSY:
+                upload = self.exchange.upload
+                if upload is not None and not upload.ended:
+                    upload.readable()
+                else:
+                    self._read_ahead()
+            else:
+                self._throw_away()
+        except Exception as exc:  # ours: nothing else may suffer from it
+            self.crashed(exc)
+
+    def _read_head(self) -> None:
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not data:
+            self.close()
+            return
+        if self.inbuf:
+            data = self.inbuf + data
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Begin the request at the start of ``data``, if its head is whole."""
+        engine = self.engine
+        exchange = self.exchange
+        end = data.find(b"\r\n")
+        head_end = data.find(b"\r\n\r\n", end) if end > 0 else -1
+        line = block = None
+        if head_end > 0:
+            line = engine.lines.young.get(data[:end])
+            block = engine.blocks.young.get(data[end + 2 : head_end + 2])
+            size = head_end + 4
+        if line is None or block is None:
+            try:
+                plans = engine.plan(data)
+            except BadRequest as exc:
+                self.state = BUSY
+                self.inbuf = b""
+                exchange.line = UNKNOWN_LINE
+                exchange.block = UNKNOWN_BLOCK
+                exchange.started = engine.clock()
+                exchange.answered = False
+                exchange.refuse(exc)
+                return
+            if plans is None:
+                self.inbuf = data
+                if not self.begun:
+                    self.begun = True
+                    self.deadline = engine.now + engine.timeouts.head_s
+                return
+            line, block, size = plans
+        self.state = BUSY
+        self.inbuf = data[size:] if len(data) > size else b""
+        exchange.line = line
+        exchange.block = block
+        exchange.start()
+
+    def _read_ahead(self) -> None:
+        """While an exchange runs: keep what is pipelined, notice the end."""
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.exchange.client_gone()
+            return
+        if not data:
+            # Half a close is a normal way to say "that was my last request": the answer is still wanted.
+            self.eof = True
+            self.pause()
+            return
+        self.inbuf += data
+        if len(self.inbuf) >= AHEAD_BYTES:
+            self.pause()
+
+    def _throw_away(self) -> None:
+        try:
+            data = self.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self.lingered += len(data)
+        if not data or self.lingered > LINGER_BYTES:
+            self.close()
+
+    # -- bodies
+
+    def start_upload(self, pump: Pump, splice: bool | None = None) -> None:
+        """Feed ``pump`` with what has been read already, and let it read the rest."""
+        data, self.inbuf = self.inbuf, b""
+        if data:
+            pump.feed(data)
+        if not pump.ended:
+            pump.start(splice)
+
+    def upload_over(self, pump: Pump) -> None:
+        """The request's body is complete: what came after it is the next request."""
+        self.inbuf = pump.surplus + self.inbuf
+        self.resume()
+
+    def unread_body(self) -> bool:
+        """Whether it is the client who is waited for."""
+        return self.reading
+
+    # -- after an exchange
+
+    def next_request(self, keep: bool, linger: bool = False) -> None:
+        """Go on with the next request, or end the connection, once everything is sent."""
+        if self.closed:
+            return
+        if self.unsent is not None:
+            self.deadline = self.engine.now + self.engine.timeouts.idle_body_s
+            self.drained = lambda: self.next_request(keep, linger)
+            return
+        if not keep:
+            if linger or self.inbuf:
+                self._linger()
+            else:
+                self.close()
+            return
+        self.state = READING
+        self.begun = False
+        self.deadline = self.engine.now + self.engine.timeouts.keep_alive_s
+        if self.inbuf:
+            self.loop.call_soon(self._next_pipelined)
+        elif self.eof or self.engine.draining:
+            self.close()
+        elif not self.reading:
+            self.resume()
+
+    def _next_pipelined(self) -> None:
+        if self.state == READING and not self.closed and self.inbuf:
+            data, self.inbuf = self.inbuf, b""
+            try:
+                self.take(data)
+            except Exception as exc:
+                self.crashed(exc)
+                return
+            if self.state == READING:  # half a head: the rest is on its way, or never comes
+                if self.eof:
+                    self.close()
+                else:
+                    self.resume()
+
+    def _linger(self) -> None:
+        self.inbuf = b""
+        if self.eof:
+            self.close()
+            return
+        self.state = LINGER
+        self.deadline = self.engine.now + LINGER_S
+        if self.finish_writing():
+            self.resume()
+        else:
+            self.close()
+
+    # -- endings
+
+    def expired(self) -> None:
+        """The deadline has passed: what that means depends on the state."""
+        if self.state == BUSY:
+            self.exchange.expired()
+        elif self.state == READING and self.begun and self.unsent is None:
+            self.state = BUSY
+            self.exchange.line = UNKNOWN_LINE
+            self.exchange.block = UNKNOWN_BLOCK
+            self.exchange.answered = False
+            self.exchange.refuse(BadRequest(Reason.HEAD_TIMEOUT, f"no whole head within {self.engine.timeouts.head_s:g} s"))
+        else:
+            self.close()
+
+    def broken(self) -> None:
+        if self.state == BUSY:
+            self.exchange.client_gone()
+        else:
+            self.close()
+
+    def progressed(self, count: int) -> None:
+        if self.state == BUSY:
+            self.deadline = self.engine.now + self.engine.timeouts.idle_body_s
+
+    def crashed(self, exc: Exception) -> None:
+        """A bug of ours showed in this connection: end it, keep everything else."""
+        self.engine.crashed(exc)
+        try:
+            self.exchange.fail(Reason.INTERNAL, type(exc).__name__)
+        except Exception as again:
+            self.engine.crashed(again)
+            self.abort()
+
+    def cut(self) -> None:
+        """End the connection because the director stops."""
+        if self.state == BUSY and not self.exchange.answered:
+            self.exchange.keep = CLOSE
+            self.exchange.fail(Reason.SHUTDOWN)
+        if not self.closed:
+            self.abort()
+
+    def local_address(self) -> str:
+        """The address of ours that the client connected to; empty when it has gone."""
+        try:
+            return str(self.sock.getsockname()[0])
+        except OSError:
+            return ""
+
+    def abort(self) -> None:
+        """Close at once with a reset, so that a cut answer cannot be taken for a whole one."""
+        if not self.closed:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            except OSError:
+                pass  # it has gone already
+            self.close()
+
+    def close(self) -> None:
+        """Close and forget the connection."""
+        if not self.closed:
+            self.engine.forget(self)
+            self.shut()

@@ -1,0 +1,337 @@
+"""One request and its answer, from the parsed head to the last byte.
+
+An Exchange belongs to a client connection and is used again for every request on it.  It asks the planner what to do,
+``Attempts`` gets it a connection, and Pumps move whatever does not fit into the first send.  Every ending goes through
+``finish`` or ``fail`` and has one Reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cachelb.errors import BadRequest, Reason
+from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
+from cachelb.relay.answer import CLOSE, KEEP, KEEP_10, Answer
+from cachelb.relay.attempts import CONNECTING, IDLE, RESOLVING, TUNNEL, WAITING
+from cachelb.relay.pump import Pump
+from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link, Target
+from cachelb.routing.classify import Kind
+
+if TYPE_CHECKING:
+    from cachelb.relay.client import Client
+    from cachelb.relay.engine import Engine
+
+_DENIALS = frozenset((Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATION_DENIED, Reason.LOOP))
+_TIMEOUTS = frozenset(
+    (Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.BODY_STALLED, Reason.CLIENT_STALLED, Reason.BODY_TIMEOUT)
+)
+_HASHED = frozenset(("get", "only-if-cached"))
+
+
+class Exchange(Answer):
+    """The current request of one client connection."""
+
+    __slots__ = ("request_id", "serial", "started", "why")
+
+    def __init__(self, client: Client, engine: Engine) -> None:
+        super().__init__(client, engine)
+        self.started = 0.0
+        self.serial = 0
+        self.request_id = ""
+        self.why = ""
+
+    # -- the request
+
+    def start(self) -> None:
+        """Serve the request in ``line`` and ``block``, which the client connection has just set."""
+        engine = self.engine
+        line, block = self.line, self.block
+        self.answered = False
+        self.tried = 0
+        self.attempt = 0
+        self.bytes_out = 0
+        self.status = 0
+        self.hit = None
+        self.body = 0
+        self.body_used = False
+        self.content_type = b"-"
+        self.target = None
+        self.request_id = ""
+        self.started = engine.clock()
+        engine.farm[engine.REQUESTS] += 1
+        if not (line.plain and block.plain) or self.client.denied or engine.draining:
+            self._start_general()
+            return
+        self.keep = KEEP
+        if engine.learned.size:
+            why = engine.learned.lookup(line.key, line.segment, engine.now)
+            if why is not None:
+                self._bypass(why)
+                return
+        targets = line.targets
+        if not targets:
+            self._farm_dead()
+            return
+        self.targets = targets
+        self.why = "get"
+        engine.farm[engine.HASHED] += 1
+        self.head = b"".join((line.head, block.pre, self.client.ip_bytes if block.ip else b"", block.post))
+        idle = targets[0].idle
+        if idle:
+            self.tried = 1
+            self.reuse(idle.pop())
+        else:
+            self.try_targets()
+
+    def _start_general(self) -> None:
+        line, block, engine = self.line, self.block, self.engine
+        fields = block.fields
+        minor = line.minor
+        self.keep = CLOSE
+        if self.client.denied:
+            self.fail(Reason.ACCESS_DENIED, f"client {self.client.ip}")
+            return
+        try:
+            self.body = request_body(line, fields)
+        except BadRequest as exc:
+            self.refuse(exc)
+            return
+        if minor and not fields.close and not engine.draining:
+            self.keep = KEEP
+        elif fields.keep and not fields.close and not engine.draining:
+            self.keep = KEEP_10
+        if block.loop:
+            self.fail(Reason.LOOP, engine.planner.via_name)
+            return
+        verdict = engine.planner.classify(line, block)
+        self.why = verdict.why
+        if verdict.kind is Kind.REFUSE:
+            self.fail(verdict.reason or Reason.BAD_REQUEST, verdict.why)
+        elif verdict.kind is Kind.LOCAL:
+            self._local(verdict.why)
+        elif verdict.kind is Kind.TUNNEL:
+            if line.method == b"CONNECT":
+                self._tunnel_request()
+            else:
+                self._bypass(verdict.why)
+        elif verdict.kind is Kind.BYPASS:
+            self._bypass(verdict.why)
+        else:
+            why = engine.learned.lookup(line.key, line.segment, engine.now) if engine.learned.size else None
+            if why is not None:
+                self._bypass(why)
+            else:
+                self._hash()
+
+    def _hash(self) -> None:
+        targets = self.line.targets
+        if not targets:
+            self._farm_dead()
+            return
+        self.engine.count("hashed")
+        self._send_to(targets, self.engine.planner.node_head(self.line, self.block, self.client.ip_bytes))
+
+    def _farm_dead(self) -> None:
+        if self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct:
+            self._bypass("farm dead")
+        else:
+            self.fail(Reason.NO_NODE, "no cache of the farm is in service")
+
+    def _bypass(self, why: str) -> None:
+        engine, line = self.engine, self.line
+        self.why = why
+        mode = engine.planner.bypass_mode
+        if mode == "off":
+            self._hash()
+            return
+        engine.count("bypassed")
+        if mode == "direct" and line.can_go_direct:
+            self._go_direct()
+            return
+        targets = engine.spread()
+        if targets:
+            self._send_to(targets, engine.planner.node_head(line, self.block, self.client.ip_bytes))
+        else:
+            self.fail(Reason.NO_NODE, "no cache of the farm is in service")
+
+    def _tunnel_request(self) -> None:
+        """CONNECT: to the origin, or through a node where bypassing is not direct."""
+        if self.engine.planner.bypass_mode == "direct":
+            self.engine.count("bypassed")
+            self._go_direct()
+        else:
+            targets = self.engine.spread()
+            if not targets:
+                self.fail(Reason.NO_NODE, "no cache of the farm is in service")
+                return
+            self._send_to(targets, self.engine.planner.node_head(self.line, self.block, self.client.ip_bytes))
+
+    def _send_to(self, targets: tuple[Target, ...], head: bytes) -> None:
+        self.targets = targets
+        self.head = head
+        self.try_targets()
+
+    def _go_direct(self) -> None:
+        self.phase = RESOLVING
+        self.client.deadline = self.engine.now + self.engine.timeouts.connect_s + 5.0
+        self.serial += 1
+        self.engine.find_origin(self, self.line.host, self.line.port)
+
+    def origin_found(self, target: Target) -> None:
+        """The origin's addresses are known and allowed: connect, or use a kept connection."""
+        if self.line.method == b"CONNECT":
+            self.head = b""
+            self.targets = (target,)
+            self.tried = 1
+            if not self.connect(target):
+                self.fail(self.last_reason, self.detail)
+        else:
+            self._send_to((target,), self.engine.planner.origin_head(self.line, self.block, self.client.ip_bytes))
+
+    def _local(self, why: str) -> None:
+        self.engine.count("local")
+        data = self.engine.planner.local_answer(self.line, self.block, why, self.keep != CLOSE)
+        self._answer_whole(data, int(data[9:12]))
+
+    # -- the request's body
+
+    def head_sent(self, link: Link) -> None:
+        """The request's head is out: send the body as it arrives."""
+        if self.body == CHUNKED:
+            scanner = ChunkScanner(self.engine.limits.head_bytes)
+            self.upload = Pump(self, self.client, link, self.engine.pipes, scanner=scanner)
+        else:
+            self.upload = Pump(self, self.client, link, self.engine.pipes, left=self.body)
+        self.client.start_upload(self.upload)
+
+    # -- endings
+
+    def expired(self) -> None:
+        """The deadline of the current phase has passed."""
+        if self.phase == RESOLVING:
+            self.fail(Reason.DNS_TIMEOUT, self.line.host.decode("latin-1"))
+        elif self.phase == CONNECTING:
+            self.connect_expired()
+        elif self.phase == WAITING:
+            if self.upload is not None and self.client.unread_body():
+                self.keep = CLOSE
+                self.fail(Reason.BODY_TIMEOUT)
+            else:
+                self.first_byte_expired()
+        elif self.phase == TUNNEL:
+            over = self.engine.now >= self.tunnel_end
+            self.finish(Reason.TUNNEL_LIMIT if over else Reason.TUNNEL_IDLE)
+        elif self.client.unsent is not None or (self.download is not None and self.download.waiting):
+            self.fail(Reason.CLIENT_STALLED)
+        else:
+            self.fail(Reason.BODY_STALLED, self.targets[self.attempt].name)
+
+    def is_resolving(self, serial: int) -> bool:
+        """Whether this is still the request that asked for a name."""
+        return self.phase == RESOLVING and self.serial == serial and not self.client.closed
+
+    def outcome(self, reason: Reason) -> str:
+        """Squid's result code for the access log."""
+        if self.phase == TUNNEL:
+            return "TCP_TUNNEL"
+        if reason in _DENIALS:
+            return "TCP_DENIED"
+        if self.target is None:
+            return "NONE_NONE"
+        code = "TCP_HIT" if self.hit else "TCP_MISS"
+        if reason is Reason.DONE:
+            return code
+        return code + ("_TIMEDOUT" if reason in _TIMEOUTS else "_ABORTED")
+
+    def hierarchy(self, target: Target) -> str:
+        """Squid's word for how the target was chosen, for the access log."""
+        if not target.is_node:
+            return "HIER_DIRECT"
+        if self.why not in _HASHED:
+            return "ROUNDROBIN_PARENT"
+        return "FIRSTUP_PARENT" if self.attempt else "CARP"
+
+    def finish(self, reason: Reason = Reason.DONE) -> None:
+        """End the exchange in good order and free its connection for others."""
+        engine = self.engine
+        link = self.link
+        if link is not None:
+            counts = link.target.counts
+            counts[ENDED] += 1
+            counts[BYTES] += self.bytes_out
+            if self.reusable and self.phase != TUNNEL:
+                self.link = None
+                link.answering = False
+                link.target.keep(link, engine.now)
+            else:
+                self._stop_pumps()
+                self.drop_link(ended=False)
+        self._end(reason)
+        self.client.next_request(self.keep != CLOSE)
+
+    def fail(self, reason: Reason, detail: str = "") -> None:
+        """End the exchange because of ``reason``: with an error page while that is possible, else by cutting the connection."""
+        if self.phase == IDLE and self.answered:
+            return
+        self._stop_pumps()
+        answered = self.answered
+        target = self.link.target if self.link is not None else None
+        if target is not None:
+            target.counts[BYTES] += self.bytes_out
+            if answered and reason in (Reason.TRUNCATED, Reason.BAD_CHUNKED_ANSWER, Reason.AUDIT_FAILED):
+                target.counts[BAD_RESPONSES] += 1
+        self.drop_link()
+        self.engine.report(self, reason, detail)
+        row = reason.value
+        if answered or not row.status:
+            self._end(reason)
+            self.client.abort()
+            return
+        if row.status < 500:
+            self.engine.count("refused")
+        if self.body and self.keep != CLOSE:
+            self.keep = CLOSE  # its body is still on the way
+        data = self.engine.error_page(self, reason, detail, self.keep != CLOSE)
+        self.status = row.status
+        self._answer_whole(data, row.status, reason)
+
+    def refuse(self, exc: BadRequest) -> None:
+        """Refuse what the client sent, and close: nothing after it can be trusted."""
+        self.keep = CLOSE
+        self.fail(exc.reason, exc.detail)
+
+    def _answer_whole(self, data: bytes, status: int, reason: Reason = Reason.DONE) -> None:
+        """Send an answer of our own and end the exchange."""
+        self.answered = True
+        self.status = status
+        self.content_type = b"text/html"
+        self.bytes_out = len(data)
+        try:
+            self.client.send(data)
+        except OSError:
+            self._end(Reason.CLIENT_GONE)
+            self.client.abort()
+            return
+        self._end(reason)
+        # Whatever the socket did not take is sent before the next request, or the end, for both wait for it.
+        self.client.next_request(self.keep != CLOSE, linger=True)
+
+    def _stop_pumps(self) -> None:
+        if self.upload is not None:
+            self.upload.stop()
+            self.upload = None
+        if self.download is not None:
+            self.download.stop()
+            self.download = None
+
+    def _end(self, reason: Reason) -> None:
+        engine = self.engine
+        engine.farm[engine.ends[reason]] += 1
+        engine.farm[engine.BYTES_OUT] += self.bytes_out
+        if engine.access_log is not None:
+            engine.access_log(self, reason)
+        self.download = None
+        self.upload = None
+        self.phase = IDLE
+
+

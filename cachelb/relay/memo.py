@@ -1,0 +1,46 @@
+"""A bounded memo in two generations.
+
+Looking up costs one dictionary access while an entry is young.  When the young generation is full it becomes the old one
+and the old one is dropped, so the memo never holds more than twice ``most`` entries, never scans, and what is in use stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Memo(Generic[K, V]):
+    """``young`` may be read directly by a hot path; everything else goes through ``get`` and ``put``."""
+
+    __slots__ = ("most", "old", "young")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.young: dict[K, V] = {}
+        self.old: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        """The value, made young again; None when it is not known."""
+        value = self.young.get(key)
+        if value is None:
+            value = self.old.get(key)
+            if value is not None:
+                self.put(key, value)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        """Remember ``value``; the least recently used half may go."""
+        if len(self.young) >= self.most:
+            self.old = self.young
+            # The hot path holds no reference to ``young``: it reads the attribute each time.
+            self.young = {}
+        self.young[key] = value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.young = {}
+        self.old = {}

@@ -1,0 +1,234 @@
+"""What to do with a request, decided from values alone.
+
+A request head has two halves that repeat independently: its first line (which URL, so which owner) and its field block
+(whose browser).  Each half is judged once into a LinePlan or a BlockPlan, which the relay keeps in bounded memos; a request
+whose halves are both *plain* needs nothing but two look-ups.  Everything else takes the same plans through ``classify``.
+
+Left out: sockets, learned verdicts (they change with every answer), retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from cachelb.errors import BadRequest, Reason
+from cachelb.http.fields import RequestFields, request_fields
+from cachelb.http.head import RequestHead
+from cachelb.http.rewrite import EditPolicy, is_loop, request_edit
+from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin
+from cachelb.relay import pages
+from cachelb.routing.classify import Kind, Policy, Verdict, classify
+from cachelb.routing.route import live_owners
+from cachelb.routing.table import Table
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110, section 9.2.2
+OWNERS = 3  # as many as are tried for one request (attempts.TARGETS_MAX)
+
+NO_FIELDS = request_fields(b"")
+
+T = TypeVar("T")
+
+
+class LinePlan(Generic[T]):
+    """What the first line (and for origin-form the Host field) of a request says.
+
+    Attributes:
+        method, target, minor: as received; form: absolute, origin, authority or asterisk; url: None for the last two.
+        key: the canonical URL, which is hashed; segment: host and first path segment; host and port: where direct goes.
+        plain: a GET or HEAD over HTTP/1.1 that would be hashed, if its fields do not say otherwise.
+        idempotent: may be repeated; can_go_direct: the scheme is one that we speak.
+        targets: whom to ask, in order; empty where no node is in service, or nothing is hashed.
+        head: first line and Host as a node is sent them.
+    """
+
+    __slots__ = (
+        "can_go_direct", "form", "head", "host", "idempotent", "key", "method", "minor", "plain", "port", "segment",
+        "target", "targets", "url",
+    )  # fmt: skip
+
+    def __init__(self, method: bytes, target: bytes, minor: int, form: str = "") -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.form = form
+        self.url: Url | None = None
+        self.key = target
+        self.segment = b""
+        self.host = b""
+        self.port = 0
+        self.plain = False
+        self.idempotent = method in IDEMPOTENT
+        self.can_go_direct = False
+        self.targets: tuple[T, ...] = ()
+        self.head = b""
+
+
+class BlockPlan:
+    """What the field block of a request says.
+
+    Attributes:
+        fields: the facts; block: the lines as received; loop: our own Via is among them.
+        plain: nothing in it keeps a GET from being hashed and sent on as usual.
+        pre, ip, post: the block for a node in two parts; the client's address goes between them if ``ip``.
+            ``post`` ends the head.
+    """
+
+    __slots__ = ("block", "fields", "ip", "loop", "plain", "post", "pre")
+
+    def __init__(self, block: bytes, fields: RequestFields) -> None:
+        self.block = block
+        self.fields = fields
+        self.loop = False
+        self.plain = False
+        self.pre = b""
+        self.ip = False
+        self.post = b""
+
+
+class PlanSettings(NamedTuple):
+    """The configuration, as far as requests depend on it.
+
+    via_name: our received-by token; forwarded_for: append, set, delete or off; bypass_mode: direct, nodes or off.
+    """
+
+    policy: Policy
+    via_name: str
+    forwarded_for: str
+    forwarded_for_hops: int
+    bypass_mode: str
+
+
+class Planner(Generic[T]):
+    """Turns heads into plans, for one Snapshot.
+
+    targets: one per node in the order of the table; admits: see ``routing.route.admission``.
+    """
+
+    def __init__(self, settings: PlanSettings, table: Table | None, targets: Sequence[T], admits: Sequence[float]) -> None:
+        self.settings = settings
+        self.table = table
+        self.targets = targets
+        self.admits = admits
+        self.via_name = settings.via_name
+        self.bypass_mode = settings.bypass_mode
+        self._pseudonym = settings.via_name.encode("latin-1")
+        self._edits = {
+            (minor, to_origin, upgrade, hops): EditPolicy(
+                via=b"1.%d %s (cachelb)" % (minor, self._pseudonym),
+                forwarded_for=settings.forwarded_for,
+                forwarded_for_hops=settings.forwarded_for_hops,
+                to_origin=to_origin,
+                upgrade=upgrade,
+                minor=minor,
+                decrement_max_forwards=hops,
+            )
+            for minor in (0, 1)
+            for to_origin in (False, True)
+            for upgrade in (False, True)
+            for hops in (False, True)
+        }
+
+    # -- the two halves
+
+    def plan_block(self, block: bytes) -> BlockPlan:
+        """Judge a field block.
+
+        Raises:
+            BadRequest: Its framing is ambiguous, or a field that matters is malformed.
+        """
+        fields = request_fields(block)
+        plan = BlockPlan(block, fields)
+        plan.loop = is_loop(fields, self._pseudonym)
+        edit = request_edit(block, fields, self._edits[1, False, False, False])
+        plan.pre, plan.post, plan.ip = edit.pre, edit.post + b"\r\n", bool(edit.post)
+        plan.plain = not (
+            plan.loop
+            or fields.host is None
+            or fields.content_length > 0
+            or fields.chunked
+            or fields.close
+            or fields.upgrade
+            or fields.expect_continue
+            or fields.authorization
+            or fields.no_store
+            or fields.only_if_cached
+            or self.settings.policy.rules.active
+        )
+        return plan
+
+    def plan_line(self, head: RequestHead, host: bytes | None) -> LinePlan[T]:
+        """Judge a first line; ``host`` is the Host field, which an origin-form target needs.
+
+        Raises:
+            BadRequest: The target is not one that can be understood.
+        """
+        method, target = head.method, head.target
+        if method == b"CONNECT":
+            plan: LinePlan[T] = LinePlan(method, target, head.minor, "authority")
+            plan.host, plan.port = parse_authority(target)
+            plan.head = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n" % (target, target)
+            return plan
+        if target == b"*":
+            return LinePlan(method, target, head.minor, "asterisk")
+        if target.startswith(b"/"):
+            if not host:
+                raise BadRequest(Reason.BAD_REQUEST, "a path without a Host field")
+            return self._plan_url(head, "origin", parse_origin(target, host))
+        return self._plan_url(head, "absolute", parse_absolute(target))
+
+    def _plan_url(self, head: RequestHead, form: str, url: Url) -> LinePlan[T]:
+        plan: LinePlan[T] = LinePlan(head.method, head.target, head.minor, form)
+        plan.url = url
+        plan.key = url.key
+        plan.segment = url.segment
+        plan.host = url.host
+        plan.port = url.port
+        plan.can_go_direct = url.scheme == b"http"
+        plan.head = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (head.method, url.key, url.authority)
+        verdict = classify(head.method, url, NO_FIELDS, form, self.settings.policy)
+        plan.plain = verdict.kind is Kind.HASH and head.minor == 1
+        if verdict.kind in (Kind.HASH, Kind.BYPASS):
+            plan.targets = self.owners(url.key)
+        return plan
+
+    def owners(self, key: bytes) -> tuple[T, ...]:
+        """Whom to ask for ``key``, in order; empty where no node is in service."""
+        if self.table is None:
+            return ()
+        return tuple(self.targets[i] for i in live_owners(self.table, key, self.admits, OWNERS))
+
+    # -- the general case
+
+    def classify(self, line: LinePlan[T], block: BlockPlan) -> Verdict:
+        """What kind of request the two halves make together."""
+        return classify(line.method, line.url, block.fields, line.form, self.settings.policy, block.block, line.port)
+
+    def node_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes) -> bytes:
+        """The whole head for a node."""
+        return line.head + self._block_for(line, block, ip, to_origin=False)
+
+    def origin_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes) -> bytes:
+        """The whole head for an origin, in origin-form."""
+        assert line.url is not None
+        first = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (line.method, line.url.path, line.url.authority)
+        return first + self._block_for(line, block, ip, to_origin=True)
+
+    def _block_for(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, to_origin: bool) -> bytes:
+        upgrade = bool(block.fields.upgrade) and line.minor == 1
+        hops = line.method in (b"OPTIONS", b"TRACE")
+        edit = request_edit(block.block, block.fields, self._edits[line.minor, to_origin, upgrade, hops])
+        end = b"Connection: Upgrade\r\n\r\n" if upgrade else b"\r\n"
+        return edit.pre + (ip + edit.post if edit.post else b"") + end
+
+    def local_answer(self, line: LinePlan[T], block: BlockPlan, why: str, keep: bool) -> bytes:
+        """The answer to a request that ends here."""
+        via = f"1.{line.minor} {self.via_name} (cachelb)"
+        if line.method == b"TRACE":
+            first = b"TRACE %s HTTP/1.%d" % (line.target, line.minor)
+            return pages.trace_answer(first, block.block, via, keep=keep, minor=line.minor)
+        if line.method == b"OPTIONS":
+            return pages.options_answer(via, keep=keep, minor=line.minor)
+        body = b"There is no such internal page here.\n"
+        fields = [("Content-Type", "text/plain"), ("Cache-Control", "no-store")]
+        return pages.answer(404, fields, body, keep=keep, head_only=line.method == b"HEAD", minor=line.minor)

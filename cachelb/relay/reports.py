@@ -1,0 +1,126 @@
+"""What one relay tells people: the access log, and events about exchanges that went wrong.
+
+Events are limited per second, so that a dead node cannot fill a disk; what was left out is counted and said.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from cachelb.accesslog import Entry, formatter
+from cachelb.errors import Reason
+from cachelb.logfile import LogFile
+
+if TYPE_CHECKING:
+    from cachelb.config import Config
+    from cachelb.relay.engine import Engine
+    from cachelb.relay.exchange import Exchange
+
+log = logging.getLogger("cachelb.relay")
+
+EVENTS_PER_S = 10
+
+
+class Reports:
+    """The voice of one relay."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.file: LogFile | None = None
+        self._path = ("", "")
+        self._serial = 0
+        self._said = 0
+        self._left_out = 0
+        self._second = 0.0
+        self._prefix = f"{os.getpid():x}-{int(time.time()) & 0xFFFFFF:x}"
+
+    def configure(self, config: Config) -> None:
+        """Open the access log that the configuration asks for."""
+        wanted = (config.log.access, config.log.access_format)
+        if wanted == self._path:
+            return
+        self.close()
+        self._path = wanted
+        if wanted[0]:
+            self.file = LogFile(wanted[0], formatter(wanted[1]))
+        self.engine.access_log = self.access if self.file is not None else None
+
+    def reopen(self) -> None:
+        """Open the access log anew, after it was rotated."""
+        if self.file is not None:
+            self.file.reopen()
+
+    def request_id(self) -> str:
+        """An id that a client can quote and the log has: worker, start and a number."""
+        self._serial += 1
+        return f"{self._prefix}-{self._serial:x}"
+
+    def access(self, exchange: Exchange, reason: Reason) -> None:
+        """Log one exchange that has ended."""
+        assert self.file is not None
+        engine = self.engine
+        line, fields = exchange.line, exchange.block.fields
+        elapsed = engine.clock() - exchange.started
+        hierarchy, peer = "HIER_NONE", "-"
+        if exchange.target is not None:
+            hierarchy, peer = exchange.hierarchy(exchange.target), exchange.target.name
+        self.file.append(
+            Entry(
+                at=time.time(),
+                elapsed_ms=int(elapsed * 1000),
+                client=exchange.client.ip,
+                outcome=exchange.outcome(reason),
+                status=exchange.status,
+                bytes_out=exchange.bytes_out,
+                method=line.method,
+                url=line.key,
+                hierarchy=hierarchy,
+                peer=peer,
+                content_type=exchange.content_type,
+                referer=fields.referer,
+                user_agent=fields.user_agent,
+                request_id=exchange.request_id,
+                reason=reason.label,
+            )
+        )
+
+    def ended(self, exchange: Exchange, reason: Reason, detail: str) -> None:
+        """Say that an exchange ended badly, and why."""
+        if not (reason.value.is_error or reason.value.status):
+            return
+        if not exchange.request_id:
+            exchange.request_id = self.request_id()
+        level = logging.WARNING if reason.value.is_error else logging.INFO
+        if log.isEnabledFor(level):
+            url = exchange.line.key[:256].decode("latin-1")
+            text = f"{reason.label}: {exchange.line.method.decode('latin-1')} {url} from {exchange.client.ip}"
+            self.limited(reason.label, f"{text}: {detail or reason.value.text} [{exchange.request_id}]", level)
+
+    def limited(self, what: str, text: str, level: int = logging.WARNING) -> None:
+        """Log ``text``, unless too much was logged this second already."""
+        if self._said < EVENTS_PER_S:
+            self._said += 1
+            log.log(level, "%s", text.encode("ascii", "backslashreplace").decode())
+        else:
+            self._left_out += 1
+
+    def tick(self, now: float) -> None:
+        """A tick of the relay's clock: write what is due."""
+        if now - self._second >= 1.0:
+            self._second = now
+            if self._left_out:
+                log.warning("%d more events of exchanges were not logged", self._left_out)
+            self._said = self._left_out = 0
+        if self.file is not None:
+            self.file.flush()
+            self.engine.count_to("log_dropped", self.file.dropped)
+
+    def close(self) -> None:
+        """Write what is left and close."""
+        if self.file is not None:
+            self.file.flush()
+            self.file.close()
+            self.file = None

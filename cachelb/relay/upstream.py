@@ -1,0 +1,209 @@
+"""Where requests go: nodes and origins, with the connections kept to each.
+
+A Target owns a stack of idle Links (last in, first out, so that the oldest expire).  A Link is one connection and serves one
+exchange at a time.  Nothing here retries: a Link tells its exchange what happened, and the exchange decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from cachelb.counters import NODE, NODE_INDEX
+from cachelb.relay.ends import End
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+READ_BYTES = 16384  # the first read of an answer: a head and a small body; more would only be copied instead of spliced
+
+REQUESTS, RESPONSES, ENDED = NODE_INDEX["requests"], NODE_INDEX["responses"], NODE_INDEX["ended"]
+HITS, BYTES, CONNECTS = NODE_INDEX["hits"], NODE_INDEX["bytes"], NODE_INDEX["connects"]
+CONNECT_FAILURES, RESETS, STALE = NODE_INDEX["connect_failures"], NODE_INDEX["resets"], NODE_INDEX["stale"]
+TIMEOUTS, BAD_RESPONSES = NODE_INDEX["timeouts"], NODE_INDEX["bad_responses"]
+ORIGIN_ERRORS, IDLE = NODE_INDEX["origin_errors"], NODE_INDEX["idle"]
+
+
+class Waiter(Protocol):
+    """The exchange that a Link serves."""
+
+    def link_ready(self, link: Link) -> None:
+        """The connection is open."""
+
+    def link_failed(self, error: OSError) -> None:
+        """No connection could be opened."""
+
+    def link_data(self, link: Link, data: bytes) -> None:
+        """Bytes of the answer's head, and what came with them."""
+
+    def link_readable(self, link: Link) -> None:
+        """The body has more; the exchange's pump reads it."""
+
+    def link_lost(self, link: Link) -> None:
+        """The connection was closed before the answer's head was complete, or broke while sending."""
+
+    def crashed(self, exc: Exception) -> None:
+        """A bug of ours showed while the Link was served."""
+
+
+class Target:
+    """A node, or an origin (host and port) that is asked directly.
+
+    Attributes:
+        name: the node's name, or the origin's address for the log; hierarchy: Squid's word for how it was chosen.
+        is_node: False for an origin; slot: the place of a node's counters.
+        addresses: IP literals to try in order; port: where to connect.
+        share: the part of its own keys that a node takes now: 0 dead or down, 1 all.
+        idle: kept connections, the oldest first; idle_max: how many are kept at most.
+        counts: the counters of ``counters.NODE``, in that order.
+    """
+
+    __slots__ = ("addresses", "counts", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "share", "slot", "state")
+
+    def __init__(self, name: str, addresses: Sequence[str], port: int, slot: int = -1, hierarchy: str = "CARP") -> None:
+        self.name = name
+        self.addresses = tuple(addresses)
+        self.port = port
+        self.slot = slot
+        self.is_node = slot >= 0
+        self.hierarchy = hierarchy
+        self.state = "up"
+        self.share = 1.0
+        self.idle: list[Link] = []
+        self.idle_max = 256
+        self.keep_s = 55.0
+        self.counts = [0] * len(NODE)
+
+    def keep(self, link: Link, now: float) -> None:
+        """Keep an idle Link for a later exchange, or close it when there are enough."""
+        if len(self.idle) >= self.idle_max or not self.idle_max:
+            link.shut()
+            return
+        link.exchange = None
+        link.deadline = now + self.keep_s
+        link.resume()
+        self.idle.append(link)
+
+    def expire(self, now: float) -> None:
+        """Close what has been idle for too long."""
+        idle = self.idle
+        old = 0
+        while old < len(idle) and idle[old].deadline <= now:
+            idle[old].shut()
+            old += 1
+        if old:
+            del idle[:old]
+
+    def close_idle(self) -> None:
+        """Close every idle Link: the node has gone, or its address has changed."""
+        for link in self.idle:
+            link.shut()
+        self.idle.clear()
+
+
+class Link(End):
+    """One connection to a Target."""
+
+    __slots__ = ("address", "answering", "deadline", "exchange", "inbuf", "opening", "target", "used")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, target: Target, address: str) -> None:
+        super().__init__(loop, sock)
+        self.target = target
+        self.address = address
+        self.exchange: Waiter | None = None
+        self.inbuf = b""
+        self.opening = True
+        self.answering = False  # the head has been read: what comes is the pump's
+        self.used = False  # it has served an exchange before, so it may be stale
+        self.deadline = 0.0
+
+    def connect(self) -> None:
+        """Begin to connect; the exchange is told the outcome, never from within this call.
+
+        Raises:
+            OSError: The address cannot be connected to at all.
+        """
+        code = self.sock.connect_ex((self.address, self.target.port))
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, f"connect to {self.address} port {self.target.port}")
+        self.loop.add_writer(self.fd, self._connected)
+
+    def _connected(self) -> None:
+        self.loop.remove_writer(self.fd)
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        exchange = self.exchange
+        if exchange is None:
+            self.shut()
+            return
+        if code:
+            self.shut()
+            try:
+                exchange.link_failed(OSError(code, os.strerror(code)))
+            except Exception as exc:
+                exchange.crashed(exc)
+            return
+        self.opening = False
+        self.resume()
+        try:
+            exchange.link_ready(self)
+        except Exception as exc:
+            exchange.crashed(exc)
+
+    def readable(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            # Idle: the node closes it, or says something nobody asked for.  Either way it is of no use any more.
+            with contextlib.suppress(ValueError):
+                self.target.idle.remove(self)
+            self.shut()
+            return
+        try:
+            if self.answering:
+                exchange.link_readable(self)
+                return
+            try:
+                data = self.sock.recv(READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                exchange.link_lost(self)
+                return
+            if self.inbuf:
+                data = self.inbuf + data
+                self.inbuf = b""
+            exchange.link_data(self, data)
+        except Exception as exc:  # ours: nothing else may suffer from it
+            exchange.crashed(exc)
+
+    def broken(self) -> None:
+        if self.exchange is not None and not self.answering:
+            self.exchange.link_lost(self)
+
+    def crashed(self, exc: Exception) -> None:
+        if self.exchange is not None:
+            self.exchange.crashed(exc)
+
+
+def open_link(loop: asyncio.AbstractEventLoop, target: Target, address: str) -> Link:
+    """Make a Link to ``address`` and begin to connect.
+
+    Raises:
+        OSError: No socket can be made, or the address cannot be connected to at all.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link = Link(loop, sock, target, address)
+        link.connect()
+    except OSError:
+        sock.close()
+        raise
+    return link

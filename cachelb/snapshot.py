@@ -1,0 +1,65 @@
+"""What a relay runs on: one immutable value, replaced whole.
+
+The supervisor makes a Snapshot whenever a node, its state or the configuration changes, and sends it to every worker as one
+byte string.  Requests that began under an older Snapshot finish under it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from cachelb.errors import CachelbError
+
+
+class BadSnapshot(CachelbError):
+    """The bytes are not a Snapshot; the one in force stays in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node as the relay sees it.
+
+    name: the identity that the ring follows; slot: where its counters are.
+    addresses: IP literals in the order to try, never empty for a usable node; port: its HTTP port.
+    weight: its share of the ring relative to the others; state: up, drain, down or dead.
+    share: the part of its own keys that it takes, 0 to 1: below 1 while it returns slowly.
+    """
+
+    name: str
+    slot: int
+    addresses: tuple[str, ...]
+    port: int
+    weight: float
+    state: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Nodes and policy at one moment.
+
+    epoch: grows by one with every Snapshot; settings: the configuration as JSON (``Config.model_dump_json``).
+    """
+
+    epoch: int
+    settings: str
+    nodes: tuple[NodeView, ...]
+
+    def pack(self) -> bytes:
+        """The Snapshot as bytes that ``unpack`` reads."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def unpack(cls, blob: bytes) -> Snapshot:
+        """Read what ``pack`` wrote.
+
+        Raises:
+            BadSnapshot: The bytes are truncated, or not of this shape.
+        """
+        try:
+            value = json.loads(blob)
+            nodes = tuple(NodeView(**{**node, "addresses": tuple(node["addresses"])}) for node in value["nodes"])
+            return cls(epoch=int(value["epoch"]), settings=str(value["settings"]), nodes=nodes)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise BadSnapshot(f"not a snapshot: {exc}") from exc

@@ -1,0 +1,262 @@
+"""The director's main process: everything but the bytes of HTTP.
+
+Wiring only: it loads the configuration, opens the sockets, starts the workers, asks health and names what they think, and
+publishes a new Snapshot whenever an answer changes.  Signals: TERM drains and ends, INT ends at once, HUP reloads and
+reopens logs, USR1 reopens logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import uvloop
+
+from cachelb import __version__, config_text, control
+from cachelb.admin.api import AdminServer
+from cachelb.config import Config, load
+from cachelb.errors import ConfigError
+from cachelb.eventlog import setup
+from cachelb.farm import Farm
+from cachelb.listen import CannotListenError, open_listeners
+from cachelb.nodes.health import Change, Health, HealthPolicy
+from cachelb.nodes.probes import Prober
+from cachelb.nodes.resolve import Resolver
+from cachelb.nodes.watch import NodeAddresses
+from cachelb.snapshot import Snapshot
+from cachelb.workers import Workers, passive_totals, split_listeners
+
+log = logging.getLogger("cachelb")
+
+PASSIVE_S = 0.2  # how often what traffic says about nodes is looked at: the workers' own tick
+
+
+class Supervisor:
+    """One director, from start to end."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+        self.started_at = time.time()
+        self.reloads = 0
+        self.epoch = 0
+        self.farm = Farm()
+        self.farm.configure(config)
+        self.health = Health(health_policy(config), self.farm.watched(), time.monotonic())
+        self.resolver = make_resolver(config)
+        self.addresses = NodeAddresses(self.resolver, self._addresses_changed, self._address_problem)
+        self.addresses.reload({node.name: node.host for node in config.node})
+        self.prober = Prober(self.health, self._where, config.health.timeout_s, self._log_changes, self._published)
+        self.workers: Workers | None = None
+        self.ending = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self._passive: dict[str, tuple[int, int]] = {}
+        self._version = -1
+        self.state = "starting"
+
+    # -- life
+
+    async def run(self) -> int:
+        """Until a signal says otherwise; the exit status."""
+        config = self.config
+        count = config.relay.worker_count()
+        listeners = split_listeners([open_listeners(address, count) for address in config.listen.http])
+        await self.addresses.refresh()
+        admin = AdminServer(self)
+        await admin.start(config.listen.admin)
+        workers = self.workers = Workers(listeners, self._snapshot().pack())
+        self._handle_signals()
+        jobs = (self.prober.run(), self.addresses.run(), self._watch_traffic(workers))
+        tasks = [asyncio.create_task(job) for job in jobs]
+        try:
+            await workers.start()
+            self.state = "running"
+            where = ", ".join(f"{address.host}:{address.port}" for address in config.listen.http)
+            log.info("ready: cachelb %s, %d worker(s), %d node(s), listening on %s", __version__, count, len(config.node), where)
+            for task in tasks:
+                task.add_done_callback(self._task_over)
+            await self.ending.wait()
+            self.state = "draining"
+            cut = await workers.drain(config.timeouts.drain_s, self.hurry)
+            log.info("stopped: %s", f"{cut} exchanges were cut" if cut else "every exchange was finished")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await admin.stop()
+            self.resolver.close()
+        return 0
+
+    def _task_over(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("internal error: %r", task.exception(), exc_info=task.exception())
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGINT, self.stop_now)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGUSR1, self.reopen_logs)
+
+    def stop(self) -> None:
+        """Finish what runs, then end.  A second time: end now."""
+        if self.ending.is_set():
+            self.hurry.set()
+        else:
+            log.info("stopping: finishing exchanges for at most %g s", self.config.timeouts.drain_s)
+            self.ending.set()
+
+    def stop_now(self) -> None:
+        """End at once."""
+        self.hurry.set()
+        self.ending.set()
+
+    # -- what changes
+
+    def _where(self, name: str) -> tuple[tuple[str, ...], int]:
+        return self.addresses.addresses(name), self.farm.nodes[name].http_port
+
+    def _snapshot(self) -> Snapshot:
+        self.epoch += 1
+        views = self.farm.views(self.health.states(), self.addresses.addresses)
+        self._version = self.health.version
+        return Snapshot(self.epoch, self.config.model_dump_json(), views)
+
+    def publish(self) -> None:
+        """Send what is true now to all workers."""
+        if self.workers is not None:
+            self.workers.apply(self._snapshot().pack())
+
+    def _published(self) -> None:
+        """After a round of probes: make a Snapshot if the nodes' states or shares are not those of the last one."""
+        if self.health.version != self._version:
+            self.publish()
+
+    def _log_changes(self, changes: list[Change]) -> None:
+        for change in changes:
+            log.log(logging.INFO if change.new == "up" else logging.WARNING, "%s", change)
+        self._published()
+
+    def _addresses_changed(self, name: str, addresses: tuple[str, ...]) -> None:
+        """A node's DNS name has other addresses now: no key moves, for the ring follows the name."""
+        log.info("node %s is at %s", name, ", ".join(addresses))
+        self.prober.wake()
+        self.publish()
+
+    def _address_problem(self, name: str, text: str) -> None:
+        log.warning("node %s: %s", name, text)
+
+    async def _watch_traffic(self, workers: Workers) -> None:
+        while True:
+            await asyncio.sleep(PASSIVE_S)
+            now = time.monotonic()
+            changes = list(self.health.tick(now))
+            for name, slot in self.farm.slots.items():
+                new = passive_totals(workers.blocks, slot)
+                old = self._passive.get(name, new)
+                self._passive[name] = new
+                if new != old and name in self.farm.watched():
+                    failures, answers = max(0, new[0] - old[0]), max(0, new[1] - old[1])
+                    changes += self.health.observe_passive(name, failures, answers, now)
+                    if failures:
+                        self.prober.wake()
+            self._log_changes(changes)
+
+    def reload(self) -> None:
+        """Read the configuration again; keep the old one if the new one cannot be used."""
+        self.reopen_logs()
+        try:
+            config = load(self.path)
+        except ConfigError as exc:
+            for problem in exc.problems:
+                log.error("reload refused: %s", problem)
+            return
+        for what in fixed_at_start(self.config, config):
+            log.warning("reload: a change of %s needs a restart; the old value stays in force", what)
+        before, self.config = self.config, config
+        setup(config.log.events, config.log.level)
+        self.farm.configure(config)
+        self.addresses.reload({node.name: node.host for node in config.node})
+        self.health.reload(health_policy(config), self.farm.watched(), time.monotonic())
+        self.prober.timeout_s = config.health.timeout_s
+        self.prober.wake()
+        self.reloads += 1
+        self.publish()
+        log.info("reloaded: %s", difference(before, config))
+
+    def reopen_logs(self) -> None:
+        """Logs were rotated."""
+        if self.workers is not None:
+            self.workers.tell(control.REOPEN)
+
+
+def health_policy(config: Config) -> HealthPolicy:
+    """The ``[health]`` section as the health machine takes it."""
+    return HealthPolicy(**{name: getattr(config.health, name) for name in HealthPolicy._fields})
+
+
+def make_resolver(config: Config) -> Resolver:
+    """A resolver with the settings of ``[resolver]``."""
+    return Resolver(**config.resolver.model_dump())
+
+
+def fixed_at_start(old: Config, new: Config) -> list[str]:
+    """Settings that differ but cannot be changed while running."""
+    fixed = []
+    if old.listen != new.listen:
+        fixed.append("[listen]")
+    if old.resolver != new.resolver:
+        fixed.append("[resolver] for nodes given by name")
+    if old.relay.workers != new.relay.workers:
+        fixed.append("[relay] workers")
+    return fixed
+
+
+def difference(old: Config, new: Config) -> str:
+    """In a few words, what a reload changed."""
+    before, after = {n.name: n for n in old.node}, {n.name: n for n in new.node}
+    parts = [f"added {name}" for name in after if name not in before]
+    parts += [f"removed {name}" for name in before if name not in after]
+    parts += [f"changed {name}" for name in after if name in before and after[name] != before[name]]
+    if old.model_copy(update={"node": ()}) != new.model_copy(update={"node": ()}):
+        parts.append("settings")
+    return ", ".join(parts) or "nothing changed"
+
+
+def raise_file_limit() -> int:
+    """Allow as many descriptors as the hard limit lets us; return the number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft
+
+
+def run(path: Path) -> int:
+    """``cachelb run``: the exit status.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+    """
+    config = load(path)
+    setup(config.log.events, config.log.level)
+    for warning in config_text.warnings(config):
+        log.warning("%s", warning)
+    files = raise_file_limit()
+    if files < 2 * config.limits.connections:
+        log.warning("only %d open files are allowed: about %d clients a worker (see: ulimit -n)", files, files // 2)
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+
+    async def main() -> int:
+        return await Supervisor(path, config).run()
+
+    try:
+        return uvloop.run(main())
+    except CannotListenError as exc:
+        log.error("%s", exc.strerror)
+        return 1
