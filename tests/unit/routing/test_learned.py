@@ -121,6 +121,14 @@ def test_a_learned_url_is_not_tested_before_its_time() -> None:
     assert all(learned.lookup(url(0), SEGMENT, 1.0) == "learned url private" for _ in range(200))
 
 
+def test_a_learned_segment_is_not_prolonged_by_what_is_seen_under_it() -> None:
+    learned = learned_segment(now=0.0)
+    for number in range(100, 120):
+        lessons = learned.observe(url(number), SEGMENT, b"private", False, TTL_S - 1)
+        assert [lesson.kind for lesson in lessons] == ["url"]
+    assert learned.lookup(url(999), SEGMENT, TTL_S) is None
+
+
 def test_a_storable_answer_to_a_test_unlearns_the_segment() -> None:
     learned = learned_segment()
     assert learned.observe(url(1000), SEGMENT, b"", True, 1.0) == [Lesson("segment", SEGMENT, "", 0.0)]
