@@ -37,12 +37,14 @@ class RequestFields:
     no_store, only_if_cached: Cache-Control directives.
     max_forwards: -1 where there is none.
     via, forwarded_for: all values joined with b", ".
-    user_agent, referer: as sent, for the combined log.
+    user_agent, referer: as sent, for the combined log.  trailer: the value of Trailer.
+    rest: the block without the lines that ``rewrite`` drops always or writes anew from the values here.
     """
 
     __slots__ = (
         "authorization", "chunked", "close", "connection_options", "content_length", "expect_continue", "forwarded_for",
-        "host", "keep", "max_forwards", "no_store", "only_if_cached", "referer", "upgrade", "user_agent", "via",
+        "host", "keep", "max_forwards", "no_store", "only_if_cached", "referer", "rest", "trailer",
+        "upgrade", "user_agent", "via",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -62,6 +64,8 @@ class RequestFields:
         self.forwarded_for = b""
         self.user_agent = b""
         self.referer = b""
+        self.rest = b""
+        self.trailer = b""
 
     def __repr__(self) -> str:
         return "RequestFields(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__) + ")"
@@ -80,18 +84,24 @@ def request_fields(block: bytes) -> RequestFields:
     """
     fields = RequestFields()
     values: dict[bytes, bytes] = {}
+    rest = []
     for line in block.split(b"\r\n"):
         name, _, value = line.partition(b":")
         name = name.lower()
-        if name in _KNOWN:
-            value = value.strip(b" \t")
-            if name in values:
-                if name in _ONCE:
-                    raise BadRequest(_ONCE[name], f"repeated {name.decode()}")
-                value = values[name] + b", " + value
-            values[name] = value
+        if name not in _KNOWN:
+            rest.append(line)
+            continue
+        if name in _STAYING:
+            rest.append(line)
+        value = value.strip(b" \t")
+        if name in values:
+            if name in _ONCE:
+                raise BadRequest(_ONCE[name], f"repeated {name.decode()}")
+            value = values[name] + b", " + value
+        values[name] = value
     for name, value in values.items():
         _KNOWN[name](fields, value)
+    fields.rest = b"\r\n".join(rest)
     if fields.chunked and fields.content_length >= 0:
         _bad_framing("both Content-Length and Transfer-Encoding")
     if fields.upgrade and b"upgrade" not in fields.connection_options:
@@ -176,6 +186,14 @@ def _referer(fields: RequestFields, value: bytes) -> None:
     fields.referer = value
 
 
+def _trailer(fields: RequestFields, value: bytes) -> None:
+    fields.trailer = value
+
+
+def _nothing(fields: RequestFields, value: bytes) -> None:
+    """Only one hop's business: known so that it does not stay."""
+
+
 def _bad_framing(detail: str) -> NoReturn:
     raise BadRequest(Reason.BAD_FRAMING, detail)
 
@@ -195,7 +213,12 @@ _KNOWN = {
     b"x-forwarded-for": _forwarded_for,
     b"user-agent": _user_agent,
     b"referer": _referer,
+    b"keep-alive": _nothing,
+    b"te": _nothing,
+    b"trailer": _trailer,
 }
+# Known, and sent on as they came.
+_STAYING = frozenset((b"content-length", b"authorization", b"cache-control", b"via", b"user-agent", b"referer"))
 # A second line of these is an ambiguity, equal or not (RFC 9112, sections 3.2 and 6.3); of the others, a list.
 _ONCE = {
     b"host": Reason.BAD_REQUEST,

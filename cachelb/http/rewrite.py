@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cachelb.http.fields import RequestFields
-from cachelb.http.grammar import HOP_BY_HOP, PROTECTED, split_list
+from cachelb.http.grammar import PROTECTED, split_list
 
-_ALWAYS = HOP_BY_HOP | {b"host"}
+# Connection options that name no line of ``RequestFields.rest``, or none that Connection may take away.
+_NOT_DROPPED = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"trailer"}
 
 
 class EditPolicy(NamedTuple):
@@ -50,53 +51,47 @@ class RequestEdit(NamedTuple):
 
 
 def request_edit(block: bytes, fields: RequestFields, policy: EditPolicy) -> RequestEdit:
-    """Edit a request's field lines.
+    """Edit a request's field lines.  Those that are written anew come last.
 
     Args:
-        block: ``RequestHead.block``; fields: what ``request_fields`` made of it.
+        block: ``RequestHead.block``, the edit's identity; not read again.
+        fields: What ``request_fields`` made of it, with the lines sorted already.
         policy: How.
     """
-    drop = _ALWAYS
-    if fields.connection_options:
-        drop = drop | (fields.connection_options - PROTECTED)
-    extra = _dropped_by(policy, fields)
-    if extra:
-        drop = drop | extra
-    if not fields.chunked:
-        drop = drop | {b"trailer"}
-    kept = [line for line in block.split(b"\r\n") if line.partition(b":")[0].lower() not in drop]
-    kept.pop()  # the empty string after the last CRLF
-    if fields.chunked:
-        kept.append(b"Transfer-Encoding: chunked")
-    if policy.upgrade and fields.upgrade:
-        kept.append(b"Upgrade: " + fields.upgrade)
-    if policy.decrement_max_forwards and fields.max_forwards > 0:
-        kept.append(b"Max-Forwards: %d" % (fields.max_forwards - 1))
-    if policy.via:
-        kept.append(b"Via: " + policy.via)
-    if policy.forwarded_for == "set" or (policy.forwarded_for == "append" and not fields.forwarded_for):
-        kept.append(b"X-Forwarded-For: ")
-        return RequestEdit(b"\r\n".join(kept), b"\r\n")
-    if policy.forwarded_for == "append":
-        hops = split_list(fields.forwarded_for)[-policy.forwarded_for_hops :]
-        kept.append(b"X-Forwarded-For: " + b", ".join([*hops, b""]))
-        return RequestEdit(b"\r\n".join(kept), b"\r\n")
-    kept.append(b"")
-    return RequestEdit(b"\r\n".join(kept), b"")
-
-
-def _dropped_by(policy: EditPolicy, fields: RequestFields) -> set[bytes]:
-    """Names of the fields that go because of the policy; empty where none of those is there."""
-    drop: set[bytes] = set()
-    if policy.forwarded_for != "off" and (fields.forwarded_for or policy.forwarded_for == "delete"):
-        drop.add(b"x-forwarded-for")
+    rest = fields.rest
+    drop: frozenset[bytes] = fields.connection_options
+    if drop:
+        drop = drop - _NOT_DROPPED
     if policy.to_origin:
-        drop.add(b"proxy-authorization")
-    if policy.minor == 0:
-        drop.add(b"expect")
-    if policy.decrement_max_forwards and fields.max_forwards > 0:
-        drop.add(b"max-forwards")
-    return drop
+        drop = drop | {b"proxy-authorization"}
+    if drop:
+        rest = b"\r\n".join([line for line in rest.split(b"\r\n") if line.partition(b":")[0].lower() not in drop])
+    lines = [rest[:-2]] if rest else []
+    if fields.chunked:
+        if fields.trailer:
+            lines.append(b"Trailer: " + fields.trailer)
+        lines.append(b"Transfer-Encoding: chunked")
+    if fields.upgrade and policy.upgrade:
+        lines.append(b"Upgrade: " + fields.upgrade)
+    if fields.expect_continue and policy.minor:
+        lines.append(b"Expect: 100-continue")
+    if fields.max_forwards >= 0:
+        lowered = policy.decrement_max_forwards and fields.max_forwards > 0
+        lines.append(b"Max-Forwards: %d" % (fields.max_forwards - lowered))
+    if policy.via:
+        lines.append(b"Via: " + policy.via)
+    mode = policy.forwarded_for
+    if mode == "append" or mode == "set":
+        lines.append(b"X-Forwarded-For: ")
+        pre = b"\r\n".join(lines)
+        if fields.forwarded_for and mode == "append":
+            hops = split_list(fields.forwarded_for)[-policy.forwarded_for_hops :]
+            pre += b"".join([hop + b", " for hop in hops])
+        return RequestEdit(pre, b"\r\n")
+    if mode == "off" and fields.forwarded_for:
+        lines.append(b"X-Forwarded-For: " + fields.forwarded_for)
+    lines.append(b"")
+    return RequestEdit(b"\r\n".join(lines), b"")
 
 
 def is_loop(fields: RequestFields, pseudonym: bytes) -> bool:

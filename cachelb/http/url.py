@@ -19,16 +19,7 @@ from typing import NoReturn
 from cachelb.errors import BadRequest, Reason
 
 # Squid's own list; 0 stands for schemes that have none.
-DEFAULT_PORTS = {
-    b"http": 80,
-    b"https": 443,
-    b"ftp": 21,
-    b"gopher": 70,
-    b"wais": 210,
-    b"whois": 43,
-    b"coap": 5683,
-    b"coaps": 5684,
-}
+DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ftp": 21, b"gopher": 70, b"wais": 210, b"whois": 43}
 _HOST_BYTES_MAX = 255  # SQUIDHOSTNAMELEN; a DNS name has 253 at most
 
 # The usual case, canonical already: 0.5 us against 1.3 us for the general way (2026-11).  A last label that does not

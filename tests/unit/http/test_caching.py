@@ -13,17 +13,35 @@ from cachelb.http.caching import cacheability, is_hit
 @pytest.mark.parametrize(
     ("control", "uncacheable", "storable"),
     [
-        (b"private", b"private", False), (b"no-store", b"no-store", False), (b"Private, No-Store", b"private", False),
-        (b"no-store, private", b"no-store", False), (b"public, no-store", b"no-store", False),
-        (b'private="set-cookie"', b"private", False), (b"max-age=60, private", b"private", False),
-        (b"no-cache", b"", False), (b'no-cache="set-cookie"', b"", False), (b"max-age=0", b"", False),
-        (b"max-age=60", b"", True), (b'max-age="60"', b"", True), (b"MAX-AGE=60", b"", True), (b"s-maxage=1", b"", True),
-        (b"max-age=0, s-maxage=9", b"", True), (b"max-age=9, s-maxage=0", b"", False), (b"public", b"", True),
-        (b"public, max-age=0", b"", False), (b"public, no-cache", b"", False), (b"must-revalidate", b"", False),
-        (b"max-age=000", b"", False), (b"max-age=-5", b"", False), (b"max-age", b"", False), (b"", b"", False),
-        (b'ext="no-store, private"', b"", False), (b"x-no-store, privately", b"", False), (b"=, ,;", b"", False),
+        (b"private", b"private", False),
+        (b"no-store", b"no-store", False),
+        (b"Private, No-Store", b"private", False),
+        (b"no-store, private", b"no-store", False),
+        (b"public, no-store", b"no-store", False),
+        (b'private="set-cookie"', b"private", False),
+        (b"max-age=60, private", b"private", False),
+        (b"no-cache", b"", False),
+        (b'no-cache="set-cookie"', b"", False),
+        (b"max-age=0", b"", False),
+        (b"max-age=60", b"", True),
+        (b'max-age="60"', b"", True),
+        (b"MAX-AGE=60", b"", True),
+        (b"s-maxage=1", b"", True),
+        (b"max-age=0, s-maxage=9", b"", True),
+        (b"max-age=9, s-maxage=0", b"", False),
+        (b"public", b"", True),
+        (b"public, max-age=0", b"", False),
+        (b"public, no-cache", b"", False),
+        (b"must-revalidate", b"", False),
+        (b"max-age=000", b"", False),
+        (b"max-age=-5", b"", False),
+        (b"max-age", b"", False),
+        (b"", b"", False),
+        (b'ext="no-store, private"', b"", False),
+        (b"x-no-store, privately", b"", False),
+        (b"=, ,;", b"", False),
     ],
-)  # fmt: skip
+)
 def test_cache_control_is_judged_as_squid_does(control: bytes, uncacheable: bytes, storable: bool) -> None:
     assert cacheability(control, None, None) == (uncacheable, storable)
     assert cacheability(control, None, None) == (uncacheable, storable), "the second time, from the memo"
@@ -58,13 +76,26 @@ def test_the_memo_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("x_cache", "cache_status", "hit"),
     [
-        (None, None, None), (b"HIT from cache1", None, True), (b" MISS from cache1", None, False), (b"hit", None, True),
-        (b"MISS from a, HIT from b", None, True), (b"HIT from a, MISS from b", None, False), (b"NONE", None, None),
-        (b"", None, None), (b",", None, None), (None, b"cache1;hit;detail=match", True), (None, b"c;fwd=miss", False),
-        (None, b"o; hit, c; fwd=stale", False), (None, b'o;fwd=miss, "c, d"; HIT', True), (None, b"c", None),
-        (None, b"c;hit=?0", False), (b"NONE from x", b"c;hit", True), (None, b"", None), (None, b"hit", None),
+        (None, None, None),
+        (b"HIT from cache1", None, True),
+        (b" MISS from cache1", None, False),
+        (b"hit", None, True),
+        (b"MISS from a, HIT from b", None, True),
+        (b"HIT from a, MISS from b", None, False),
+        (b"NONE", None, None),
+        (b"", None, None),
+        (b",", None, None),
+        (None, b"cache1;hit;detail=match", True),
+        (None, b"c;fwd=miss", False),
+        (None, b"o; hit, c; fwd=stale", False),
+        (None, b'o;fwd=miss, "c, d"; HIT', True),
+        (None, b"c", None),
+        (None, b"c;hit=?0", False),
+        (b"NONE from x", b"c;hit", True),
+        (None, b"", None),
+        (None, b"hit", None),
     ],
-)  # fmt: skip
+)
 def test_a_hit_is_known_by_the_last_member(x_cache: bytes | None, cache_status: bytes | None, hit: bool | None) -> None:
     assert is_hit(x_cache, cache_status) is hit
 

@@ -34,7 +34,9 @@ def test_no_element_of_a_list_is_empty_or_padded(value: bytes) -> None:
 @pytest.mark.parametrize(
     ("value", "length"),
     [(b"0", 0), (b"007", 7), (b"%d" % MAX_LENGTH, MAX_LENGTH), (b"%d" % (MAX_LENGTH + 1), -1)]
-    + [(bad, -1) for bad in (b"", b"+1", b"-1", b" 1", b"1 ", b"0x10", b"1_0", b"1,1", b"1.0", "١".encode(), b"1" * 20)],
+    + [
+        (bad, -1) for bad in (b"", b"+1", b"-1", b" 1", b"1 ", b"0x10", b"1_0", b"1,1", b"1.0", "١".encode(), b"1" * 20)
+    ],
 )
 def test_a_length_is_plain_digits_that_fit_an_offset(value: bytes, length: int) -> None:
     assert parse_length(value) == length

@@ -17,7 +17,6 @@ def reason_of(data: bytes, limits: Limits = LIMITS) -> Reason | None:
     try:
         scan_request(data, limits)
     except BadRequest as problem:
-        assert str(problem)
         return problem.reason
     return None
 
@@ -87,11 +86,27 @@ def test_other_major_versions_are_refused_as_such(line: bytes) -> None:
 
 
 BAD_LINES = [
-    b"GET /", b"GET / http/1.1", b"GET / HTTP/1.10", b"GET / HTTP/1", b"GET / HTTP/1.1 ", b"GET  / HTTP/1.1",
-    b"GET /  HTTP/1.1", b" GET / HTTP/1.1", b"GET\t/ HTTP/1.1", b"GET / x HTTP/1.1", b"GE(T / HTTP/1.1", b"GET / HTTPS/1.1",
-    b"GET /\x00 HTTP/1.1", b"GET /\x7f HTTP/1.1", b"G\xc9T / HTTP/1.1", b"/ HTTP/1.1", b"GET HTTP/1.1", b"\x16\x03\x01\x02",
-    b"GET /\rX HTTP/1.1", b"GET / HTTP/1.1\r",
-]  # fmt: skip
+    b"GET /",
+    b"GET / http/1.1",
+    b"GET / HTTP/1.10",
+    b"GET / HTTP/1",
+    b"GET / HTTP/1.1 ",
+    b"GET  / HTTP/1.1",
+    b"GET /  HTTP/1.1",
+    b" GET / HTTP/1.1",
+    b"GET\t/ HTTP/1.1",
+    b"GET / x HTTP/1.1",
+    b"GE(T / HTTP/1.1",
+    b"GET / HTTPS/1.1",
+    b"GET /\x00 HTTP/1.1",
+    b"GET /\x7f HTTP/1.1",
+    b"G\xc9T / HTTP/1.1",
+    b"/ HTTP/1.1",
+    b"GET HTTP/1.1",
+    b"\x16\x03\x01\x02",
+    b"GET /\rX HTTP/1.1",
+    b"GET / HTTP/1.1\r",
+]
 
 
 @pytest.mark.parametrize("line", BAD_LINES)
@@ -102,17 +117,47 @@ def test_a_bad_request_line_is_refused_as_soon_as_it_ends(line: bytes) -> None:
 
 @pytest.mark.parametrize(
     "start",
-    [b"\x16\x03\x01", b"GET /\n", b"GET  ", b" ", b"\x00", b"{", b"GET / http", b"GET / X", b"GET /\x7f", b"\n", b"\rG"],
+    [
+        b"\x16\x03\x01",
+        b"GET /\n",
+        b"GET  ",
+        b" ",
+        b"\x00",
+        b"{",
+        b"GET / http",
+        b"GET / X",
+        b"GET /\x7f",
+        b"\n",
+        b"\rG",
+    ],
 )
 def test_garbage_does_not_wait_for_the_end_of_the_line(start: bytes) -> None:
     assert reason_of(start) is Reason.BAD_REQUEST
 
 
 BAD_FIELDS = [
-    b"Host : a", b"Host\t: a", b" Host: a", b"\tHost: a", b": a", b"Host", b"Ho st: a", b"H\x00st: a", b"Host: a\x00",
-    b"Host: a\nX: b", b"Host: a\rX: b", b"Host: a\r\rX: b", b"Host: a\x0b", b"Host: \x7f", b"H\xf6st: a", b"Host(: a",
-    b"X: a\r\n folded", b"X: a\r\n\tfolded", b"X: a\r\n ", b"Host: a\r", b"\n",
-]  # fmt: skip
+    b"Host : a",
+    b"Host\t: a",
+    b" Host: a",
+    b"\tHost: a",
+    b": a",
+    b"Host",
+    b"Ho st: a",
+    b"H\x00st: a",
+    b"Host: a\x00",
+    b"Host: a\nX: b",
+    b"Host: a\rX: b",
+    b"Host: a\r\rX: b",
+    b"Host: a\x0b",
+    b"Host: \x7f",
+    b"H\xf6st: a",
+    b"Host(: a",
+    b"X: a\r\n folded",
+    b"X: a\r\n\tfolded",
+    b"X: a\r\n ",
+    b"Host: a\r",
+    b"\n",
+]
 
 
 @pytest.mark.parametrize("field", BAD_FIELDS)
@@ -126,14 +171,17 @@ def test_a_bad_field_is_refused_as_soon_as_its_line_ends(field: bytes) -> None:
                 scan_request(data, LIMITS, len(line + before))
 
 
+def feed(data: bytes) -> None:
+    """Scan byte by byte, as a relay does that tells what it has seen."""
+    for end in range(1, len(data) + 1):
+        assert scan_request(data[:end], LIMITS, end - 1) is None
+
+
 def test_refusals_do_not_depend_on_what_was_seen_before() -> None:
     for field in BAD_FIELDS:
         data = b"GET / HTTP/1.1\r\nA: b\r\n" + field + b"\r\nB: c\r\n\r\n"
         with pytest.raises(BadRequest):
-            seen = 0
-            for end in range(1, len(data) + 1):
-                assert scan_request(data[:end], LIMITS, seen) is None
-                seen = end
+            feed(data)
 
 
 def test_a_long_url_is_refused_before_it_ends() -> None:
@@ -174,5 +222,10 @@ def test_every_control_byte_is_refused_everywhere() -> None:
 
 def test_a_full_head_without_end_costs_linear_time() -> None:
     # each of these would take hours if a pattern backtracked
-    for data in (b"A" * 65000, b"GET " + b"/" * 32000, b"GET / HTTP/1.1\r\n" + b"a:" * 32000, b"GET / HTTP/1.1\r\n" + b"a" * 60000):
+    for data in (
+        b"A" * 65000,
+        b"GET " + b"/" * 32000,
+        b"GET / HTTP/1.1\r\n" + b"a:" * 32000,
+        b"GET / HTTP/1.1\r\n" + b"a" * 60000,
+    ):
         assert scan_request(data, LIMITS) is None

@@ -32,8 +32,7 @@ def refused(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bool:
     try:
         read(*lines, status=status)
     except BadResponse as problem:
-        assert problem.reason is Reason.BAD_RESPONSE
-        return True
+        return problem.reason is Reason.BAD_RESPONSE
     return False
 
 
@@ -44,10 +43,20 @@ def as_dict(head: ResponseHead | None) -> dict[str, Any] | None:
 def test_a_squid_answer_is_read() -> None:
     head = scan_response(SQUID + b"body", LIMITS)
     assert as_dict(head) == {
-        "status": 200, "minor": 1, "size": len(SQUID), "content_length": 1024, "chunked": False, "keep_alive": True,
-        "upgrade": False, "uncacheable": b"", "storable": True, "hit": True, "squid_error": None,
-        "content_type": b"text/html; charset=utf-8", "head": SQUID[:-2].replace(b"Connection: keep-alive\r\n", b""),
-    }  # fmt: skip
+        "status": 200,
+        "minor": 1,
+        "size": len(SQUID),
+        "content_length": 1024,
+        "chunked": False,
+        "keep_alive": True,
+        "upgrade": False,
+        "uncacheable": b"",
+        "storable": True,
+        "hit": True,
+        "squid_error": None,
+        "content_type": b"text/html; charset=utf-8",
+        "head": SQUID[:-2].replace(b"Connection: keep-alive\r\n", b""),
+    }
     assert "status=200" in repr(head)
 
 
@@ -81,10 +90,21 @@ def test_both_readers_agree_where_the_fast_one_answers(lines: tuple[bytes, ...],
 
 def test_hop_by_hop_fields_are_removed_and_others_stay_in_order() -> None:
     head = read(
-        b"A: 1", b"Connection: X-Gone, close", b"x-gone: 2", b"B: 3", b"Keep-Alive: timeout=5", b"Proxy-Connection: x",
-        b"TE: trailers", b"Upgrade: h2c", b"Trailer: T", b"CONNECTION: c", b"C: 4", b"Proxy-Authenticate: Basic",
-        b"Transfer-Encoding: CHUNKED", b"Via: 1.0 x",
-    )  # fmt: skip
+        b"A: 1",
+        b"Connection: X-Gone, close",
+        b"x-gone: 2",
+        b"B: 3",
+        b"Keep-Alive: timeout=5",
+        b"Proxy-Connection: x",
+        b"TE: trailers",
+        b"Upgrade: h2c",
+        b"Trailer: T",
+        b"CONNECTION: c",
+        b"C: 4",
+        b"Proxy-Authenticate: Basic",
+        b"Transfer-Encoding: CHUNKED",
+        b"Via: 1.0 x",
+    )
     assert head.head == (
         b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 3\r\nTrailer: T\r\n" + b"Proxy-Authenticate: Basic\r\nVia: 1.0 x\r\n"
     )
@@ -109,11 +129,19 @@ def test_the_status_line_is_written_anew() -> None:
 @pytest.mark.parametrize(
     ("version", "option", "keep"),
     [
-        (b"1.1", None, True), (b"1.1", b"close", False), (b"1.1", b"Close", False), (b"1.1", b"a, CLOSE", False),
-        (b"1.1", b"keep-alive", True), (b"1.1", b"keep-alive, close", False), (b"1.0", None, False),
-        (b"1.0", b"keep-alive", True), (b"1.0", b"Keep-Alive", True), (b"1.0", b"close", False), (b"1.0", b"x", False),
+        (b"1.1", None, True),
+        (b"1.1", b"close", False),
+        (b"1.1", b"Close", False),
+        (b"1.1", b"a, CLOSE", False),
+        (b"1.1", b"keep-alive", True),
+        (b"1.1", b"keep-alive, close", False),
+        (b"1.0", None, False),
+        (b"1.0", b"keep-alive", True),
+        (b"1.0", b"Keep-Alive", True),
+        (b"1.0", b"close", False),
+        (b"1.0", b"x", False),
     ],
-)  # fmt: skip
+)
 def test_keep_alive_follows_version_and_connection(version: bytes, option: bytes | None, keep: bool) -> None:
     lines = [b"Content-Length: 0"] + ([b"Connection: " + option] if option else [])
     assert read(*lines, status=b"HTTP/%b 200 OK" % version).keep_alive is keep
@@ -122,16 +150,35 @@ def test_keep_alive_follows_version_and_connection(version: bytes, option: bytes
 @pytest.mark.parametrize(
     "lines",
     [
-        (b"Content-Length: 5", b"Content-Length: 5"), (b"Content-Length: 5", b"content-length: 6"),
-        (b"Content-Length: 5, 5",), (b"Content-Length: +5",), (b"Content-Length: -1",), (b"Content-Length:",),
-        (b"Content-Length: 0x5",), (b"Content-Length: 5 5",), (b"Content-Length: 9223372036854775808",),
-        (b"Content-Length: 5", b"Transfer-Encoding: chunked"), (b"Transfer-Encoding: chunked", b"CONTENT-LENGTH: 0"),
-        (b"Transfer-Encoding: gzip, chunked",), (b"Transfer-Encoding: chunked, chunked",), (b"Transfer-Encoding:",),
-        (b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"), (b"Transfer-Encoding: identity",),
-        (b"Transfer-Encoding: chunked;x",), (b"Transfer-Encoding: ,chunked",), (b"Transfer-Encoding: xchunked",),
-        (b"A : b",), (b" A: b",), (b"A: b", b" c"), (b"A: b\x00",), (b"A: b\nC: d",), (b"A: b\rC: d",), (b"A",), (b": b",),
+        (b"Content-Length: 5", b"Content-Length: 5"),
+        (b"Content-Length: 5", b"content-length: 6"),
+        (b"Content-Length: 5, 5",),
+        (b"Content-Length: +5",),
+        (b"Content-Length: -1",),
+        (b"Content-Length:",),
+        (b"Content-Length: 0x5",),
+        (b"Content-Length: 5 5",),
+        (b"Content-Length: 9223372036854775808",),
+        (b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b"CONTENT-LENGTH: 0"),
+        (b"Transfer-Encoding: gzip, chunked",),
+        (b"Transfer-Encoding: chunked, chunked",),
+        (b"Transfer-Encoding:",),
+        (b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: identity",),
+        (b"Transfer-Encoding: chunked;x",),
+        (b"Transfer-Encoding: ,chunked",),
+        (b"Transfer-Encoding: xchunked",),
+        (b"A : b",),
+        (b" A: b",),
+        (b"A: b", b" c"),
+        (b"A: b\x00",),
+        (b"A: b\nC: d",),
+        (b"A: b\rC: d",),
+        (b"A",),
+        (b": b",),
     ],
-)  # fmt: skip
+)
 def test_ambiguous_framing_and_bad_fields_are_refused(lines: tuple[bytes, ...]) -> None:
     assert refused(*lines)
     assert refused(b"X: y", *lines, b"Z: z")
@@ -148,15 +195,30 @@ def test_transfer_encoding_in_http_1_0_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "status",
-    [b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 OK", b"HTTP/1.1  200 OK", b"HTTP/1.1 200\tOK", b"HTTP/2 200 OK",
-     b"http/1.1 200 OK", b"ICY 200 OK", b"HTTP/1.1 2x0 OK", b" HTTP/1.1 200 OK", b"HTTP/1.1 200 O\x00K", b"", b"HTTP/1.10 200 OK"],
-)  # fmt: skip
+    [
+        b"HTTP/1.1 20 OK",
+        b"HTTP/1.1 2000 OK",
+        b"HTTP/1.1 099 OK",
+        b"HTTP/1.1  200 OK",
+        b"HTTP/1.1 200\tOK",
+        b"HTTP/2 200 OK",
+        b"http/1.1 200 OK",
+        b"ICY 200 OK",
+        b"HTTP/1.1 2x0 OK",
+        b" HTTP/1.1 200 OK",
+        b"HTTP/1.1 200 O\x00K",
+        b"",
+        b"HTTP/1.10 200 OK",
+    ],
+)
 def test_a_bad_status_line_is_refused(status: bytes) -> None:
     assert refused(status=status)
     assert refused(b"A: b", status=status)
 
 
-@pytest.mark.parametrize("start", [b"<", b"SSH-2.0", b"HTTP/2", b"HTTP/1.1  ", b"\r", b"HTTP/1.1 x", b"HTTP/1.1 200\n", b"HTTPS"])
+@pytest.mark.parametrize(
+    "start", [b"<", b"SSH-2.0", b"HTTP/2", b"HTTP/1.1  ", b"\r", b"HTTP/1.1 x", b"HTTP/1.1 200\n", b"HTTPS"]
+)
 def test_what_is_not_http_is_refused_at_once(start: bytes) -> None:
     with pytest.raises(BadResponse) as caught:
         scan_response(start, LIMITS)
@@ -234,7 +296,11 @@ def test_content_type_is_a_dash_where_there_is_none() -> None:
 def test_a_large_head_is_refused_complete_or_not() -> None:
     limits = Limits(head_bytes=len(SQUID))
     assert scan_response(SQUID, limits) is not None
-    for data in (b"HTTP/1.1 200 OK\r\nX: y\r\n" + SQUID[17:], SQUID[:-2] + b"X: y", b"HTTP/1.1 200 " + b"x" * len(SQUID)):
+    for data in (
+        b"HTTP/1.1 200 OK\r\nX: y\r\n" + SQUID[17:],
+        SQUID[:-2] + b"X: y",
+        b"HTTP/1.1 200 " + b"x" * len(SQUID),
+    ):
         with pytest.raises(BadResponse) as caught:
             scan_response(data, limits)
         assert caught.value.reason is Reason.RESPONSE_TOO_LARGE
