@@ -1,7 +1,7 @@
 """The configuration: its schema, with every default and its reason, and how a TOML text becomes one.
 
-``load`` and ``parse`` return a ``Config`` or raise a ConfigError with *every* problem: each with file, line, key and, where
-there is one, a hint.  Units are in the names: ``_s`` seconds, ``_bytes``.  All models are frozen; a reload makes a new one.
+``load`` and ``parse`` return a ``Config`` or raise a ConfigError with *every* problem: each with file, line, key and,
+where there is one, a hint.  Units are in the names: ``_s`` seconds, ``_bytes``.  All of it is frozen.
 ``Config.model_dump_json`` and ``model_validate_json`` carry it to the workers.
 
 Left out: lines of keys, writing TOML and warnings (config_text.py); rules between keys (config_rules.py).
@@ -20,9 +20,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from cachelb import config_rules, config_text
 from cachelb.config_values import (
-    Address, as_list, check_header_rule, check_host, check_host_rule, check_name, check_path, check_path_rule,
-    check_pseudonym, parse_address, parse_network, parse_ports, parse_server,
-)  # fmt: skip
+    Address,
+    as_list,
+    check_header_rule,
+    check_host,
+    check_host_rule,
+    check_name,
+    check_path,
+    check_path_rule,
+    check_pseudonym,
+    check_workers,
+    parse_address,
+    parse_network,
+    parse_ports,
+    parse_server,
+)
 from cachelb.errors import ConfigError, Problem
 
 __all__ = ["Address", "Config", "NodeConfig", "load", "parse"]
@@ -32,13 +44,14 @@ WEEK_S = 7 * 86400.0
 
 Seconds = Annotated[float, Field(gt=0, le=WEEK_S, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=WEEK_S, allow_inf_nan=False)]  # 0: not at all
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Addresses = Annotated[
     tuple[Annotated[Address, PlainValidator(parse_address), PlainSerializer(str, return_type=str)], ...],
     BeforeValidator(as_list),
 ]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(parse_network), PlainSerializer(str, return_type=str)]
-Ports = tuple[Annotated[int | str, BeforeValidator(parse_ports)], ...]
+Ports = tuple[Annotated[int | str, PlainValidator(parse_ports)], ...]
 
 
 class Section(BaseModel):
@@ -75,10 +88,10 @@ class AccessConfig(Section):
 class RelayConfig(Section):
     """How requests are relayed."""
 
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"  # processes; auto: one per core
+    workers: Annotated[Literal["auto"] | int, PlainValidator(check_workers)] = "auto"  # processes; auto: one per core
     via: Annotated[str, BeforeValidator(check_pseudonym)] = ""  # our name in Via; "": host name and port (see `load`)
     forwarded_for: Literal["append", "set", "delete", "off"] = "append"  # X-Forwarded-For; as Squid's forwarded_for on
-    forwarded_for_hops: Annotated[int, Field(ge=1, le=1000)] = 64  # entries kept; Squid refuses requests with more
+    forwarded_for_hops: Annotated[int, Field(ge=1, le=1000)] = 64  # entries kept: as many as Squid follows
 
     def worker_count(self, cores: int) -> int:
         """How many worker processes there are on a machine with so many cores."""
@@ -90,9 +103,9 @@ class LimitsConfig(Section):
 
     head_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 65536  # Squid's request_header_max_size
     fields: Annotated[int, Field(ge=16, le=10_000)] = 256  # Apache has 100, nginx none; real requests have below 50
-    url_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 32768  # RFC 9112 asks for 8,000; Squid's is 8 KiB to 64 KiB
+    url_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 32768  # RFC 9110 asks for 8,000 at least
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000  # clients, per worker; two descriptors each
-    connections_per_client: Annotated[int, Field(ge=1, le=1_000_000)] = 4096  # per worker; a downstream Squid is one client
+    connections_per_client: Annotated[int, Field(ge=1, le=1_000_000)] = 4096  # per worker; for a downstream Squid
     idle_per_node: Annotated[int, Field(ge=0, le=65535)] = 256  # connections kept open to each node, per worker
     idle_direct: Annotated[int, Field(ge=0, le=65535)] = 256  # connections kept open to all origins, per worker
     memo_entries: Annotated[int, Field(ge=0, le=1_000_000)] = 16384  # remembered heads; about 1 KiB each, twice over
@@ -101,7 +114,7 @@ class LimitsConfig(Section):
 class TimeoutsConfig(Section):
     """How long what may take."""
 
-    head_s: Seconds = 10.0  # from a request's first byte to the end of its head: slow-loris; HAProxy's advice
+    head_s: Seconds = 10.0  # from a request's first byte to the end of its head: slow-loris; as in HAProxy's examples
     connect_s: Seconds = 3.0  # to a node or an origin: one lost SYN (1 s) is repeated and answered in time
     first_byte_s: Seconds = 60.0  # of an answer: below Squid's own read_timeout, as origins may be slow
     idle_body_s: Seconds = 60.0  # without one byte of a body, either way: nginx's proxy_read_timeout
@@ -124,11 +137,11 @@ class HealthConfig(Section):
 
     interval_s: Seconds = 2.0  # between probes of one node: HAProxy's inter
     timeout_s: Seconds = 1.0  # of one probe; a hung node is dead within 3 intervals
-    jitter: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1  # part of the interval: directors must not probe in step
+    jitter: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)] = 0.1  # of the interval, against probes in step
     rise: Annotated[int, Field(ge=1, le=100)] = 2  # probes in a row that must pass: HAProxy's rise
     fall: Annotated[int, Field(ge=1, le=100)] = 2  # that must fail: one lost packet is not a death
     backoff_max_s: Seconds = 60.0  # the longest pause between probes of a dead node
-    slow_start_s: Annotated[float, Field(ge=0, le=WEEK_S, allow_inf_nan=False)] = 10.0  # to get all keys back; its memory is cold
+    slow_start_s: SecondsOrNone = 10.0  # until a returning node has all its keys again; its memory is cold
     passive_failures: Annotated[int, Field(ge=1, le=10_000)] = 5  # of traffic, in a row: Envoy's consecutive_5xx
     max_ejected_share: Share = 0.5  # of nodes taken out for failing traffic although they answer probes
 
@@ -163,9 +176,9 @@ class ResolverConfig(Section):
     """How names of nodes and origins are resolved."""
 
     nameservers: tuple[Annotated[str, BeforeValidator(parse_server)], ...] = ()  # "127.0.0.53:53"; none: the system's
-    ttl_min_s: Annotated[float, Field(ge=0, le=WEEK_S, allow_inf_nan=False)] = 1.0  # against TTL 0: unbound's advice is below 5
+    ttl_min_s: SecondsOrNone = 1.0  # a TTL of 0 must not mean a look-up per request
     ttl_max_s: Seconds = 3600.0  # a wrong record heals within the hour; Squid's positive_dns_ttl is 6 h
-    negative_ttl_s: Annotated[float, Field(ge=0, le=WEEK_S, allow_inf_nan=False)] = 10.0  # Squid's negative_dns_ttl has 60 s
+    negative_ttl_s: SecondsOrNone = 10.0  # Squid's negative_dns_ttl has 60 s
     timeout_s: Seconds = 5.0  # of one look-up, all tries: resolv.conf's
 
 

@@ -1,7 +1,7 @@
 """Single values of the configuration: what a text must look like to be an address, a network, a name or a rule.
 
-Every function takes what TOML gave (of any type), returns the value in its one form, and raises BadValue, whose message is
-half a sentence that quotes the text and whose ``hint`` says what to write instead.
+Every function takes what TOML gave (of any type), returns the value in its one form, and raises BadValue, whose message
+is half a sentence that quotes the text and whose ``hint`` says what to write instead.
 
 Left out: the schema (config.py), rules between values (config_rules.py).
 """
@@ -12,13 +12,14 @@ import json
 import re
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cachelb.routing.classify import BypassRules
 from cachelb.routing.ports import PortSet
 
 _SHOWN = 60  # characters of a value that a message quotes
 _NAME_MAX = 64  # of a node; it is in every line of the access log
+_WORKERS_MAX = 1024  # processes; no machine that this is for has more cores
 
 _token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII).fullmatch
 _pseudonym = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z\[\]:-]{1,255}", re.ASCII).fullmatch  # RFC 9110, section 7.6.3
@@ -58,11 +59,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 4] + " ..."
 
 
-def as_list(value: object) -> object:
-    """One text for a list of one, "" for an empty list."""
-    if isinstance(value, str):
-        return (value,) if value.strip() else ()
-    return value
+def as_list(value: object) -> tuple[object, ...]:
+    """A single value stands for a list of one, "" for an empty list."""
+    if isinstance(value, tuple | list):
+        return tuple(value)
+    return () if isinstance(value, str) and not value.strip() else (value,)
 
 
 def text_of(value: object) -> str:
@@ -87,11 +88,11 @@ def parse_address(value: object) -> Address:
         raise BadValue(f"{shown(value)} is not an address with a port", f"write it like {hint}")
     number = _port(port, value)
     if host in ("", "*"):
-        raise BadValue(f"{shown(value)} has no address", f'write "0.0.0.0:{number}" or "[::]:{number}" for all addresses')
+        raise BadValue(f"{shown(value)} has no address", f'write "0.0.0.0:{number}" for all IPv4 addresses')
     try:
         literal = IPv6Address(host[1:-1]) if host.startswith("[") and host.endswith("]") else IPv4Address(host)
     except AddressValueError:
-        hint = f'write "127.0.0.1:{number}"' if host == "localhost" else "write a numeric address of this host, not a name"
+        hint = f'write "127.0.0.1:{number}"' if host == "localhost" else "write an address of this host, not a name"
         raise BadValue(f"{shown(value)} has no valid IP address", hint) from None
     if literal.is_multicast or str(literal) == "255.255.255.255":
         raise BadValue(f"{shown(value)} is not an address that can be listened on")
@@ -168,13 +169,24 @@ def check_host(value: object) -> str:
         if address.is_unspecified or address.is_multicast or bare == "255.255.255.255":
             raise BadValue(f"{shown(value)} is not the address of one host")
         return str(address)
-    name, colon, port = text.rpartition(":")
+    _, colon, port = text.rpartition(":")
     if colon and port.isdigit():
         raise BadValue(f"{shown(value)} is not a host", f"write the port by itself: http_port = {int(port[:9])}")
     labels = text.removesuffix(".").split(".")
     if len(text) > 254 or not all(map(_label, labels)) or labels[-1].isdigit():
         raise BadValue(f"{shown(value)} is neither an IP address nor a DNS name")
     return text.lower()
+
+
+def check_workers(value: object) -> Literal["auto"] | int:
+    """A number of processes, or "auto"."""
+    if value == "auto":
+        return "auto"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadValue(f'should be "auto" or a number, not {shown(value)}')
+    if not 1 <= value <= _WORKERS_MAX:
+        raise BadValue(f"is {shown(value)}; it must be 1 to {_WORKERS_MAX}", 'or "auto": one per core')
+    return value
 
 
 def check_pseudonym(value: object) -> str:
