@@ -151,7 +151,7 @@ class Health:
 
     def next_due(self, now: float) -> float:
         """When ``tick`` and ``due`` have something to do, monotonic seconds; ``inf`` when only a result can tell."""
-        times = [now + 1 if node.flying else node.next_at for node in self._nodes.values()]
+        times = [node.next_at for node in self._nodes.values() if not node.flying]
         times += [node.ejected_until for node in self._nodes.values() if node.is_ejected]
         times += [self._next_step(node, now) for node in self._nodes.values() if not math.isnan(node.ramp_from)]
         return max(min(times, default=math.inf), now)

@@ -55,7 +55,7 @@ def canonical_name(host: str) -> str | None:
     """`host` as a name to ask for: lower case, no final dot.  None when it cannot be the name of a host: also when its
     last label is a number (a malformed address: no top-level domain is, and the WHATWG URL standard says the same)."""
     name = host.lower().removesuffix(".")
-    if not 0 < len(name) <= _NAME_LIMIT:
+    if not host.isascii() or not 0 < len(name) <= _NAME_LIMIT:
         return None
     labels = name.split(".")
     if not all(map(_LABEL.fullmatch, labels)) or _NUMERIC.fullmatch(labels[-1]):
