@@ -1,0 +1,120 @@
+"""Whatever arrives, however it is cut, ChunkScanner agrees with a slow reader of whole bodies or raises ChunkError.
+
+python tests/fuzz/fuzz_chunked.py [SECONDS [SEED]]
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+
+from mutate import cuts, mutate, run
+
+from cachelb.http.framing import ChunkError, ChunkScanner
+
+BODIES = [
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"a;x=y\r\n0123456789\r\n0001\r\nx\r\n0\r\nX: y\r\nZ:\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+    b"0;last\r\n\r\n",
+    b"2\r\n\r\n\r\n2\r\n0\r\r\n0\r\n\r\n",
+]
+NASTY = [
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"0\r\n\r\n",
+    b"0",
+    b"1\r\nx\r\n",
+    b";",
+    b" ",
+    b"\t",
+    b"\x00",
+    b"-",
+    b"+",
+    b"0x",
+    b"f" * 16,
+    b"7" + b"f" * 15,
+    b"X: y\r\n",
+    b"Content-Length: 1\r\n",
+    b"\r\n\r\n",
+    b"\xb2",
+]
+LINE = re.compile(rb"([0-9A-Fa-f]+)(;[\t\x20-\x7e\x80-\xff]*)?")
+TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+
+
+def slow(data: bytes) -> tuple[str, int, bytes]:
+    """(done, index after the body, payload), (more, 0, payload so far) or (bad, 0, b"").  Whole lines only."""
+    at = 0
+    payload = b""
+    while True:
+        line, found, _ = data[at:].partition(b"\r\n")
+        match = LINE.fullmatch(line)
+        if not found:
+            return "more?", 0, payload
+        if match is None or len(match[1]) > 16 or int(match[1], 16) >= 2**63:
+            return "bad", 0, b""
+        at += len(line) + 2
+        size = int(match[1], 16)
+        if size == 0:
+            break
+        payload += data[at : at + size]
+        at += size
+        if len(data) < at + 2:
+            return "more?", 0, payload
+        if data[at : at + 2] != b"\r\n":
+            return "bad", 0, b""
+        at += 2
+    while True:
+        line, found, _ = data[at:].partition(b"\r\n")
+        if not found:
+            return "more?", 0, payload
+        at += len(line) + 2
+        if not line:
+            return "done", at, payload
+        if TRAILER.fullmatch(line) is None or line.lower().startswith((b"content-length:", b"te:")):
+            return "bad", 0, b""
+
+
+def fast(data: bytes, ends: list[int], payload_wanted: bool) -> tuple[str, int, bytes]:
+    scanner = ChunkScanner()
+    payload = b""
+    start = 0
+    for end in ends:
+        piece = data[start:end]
+        try:
+            if payload_wanted:
+                payload += b"".join(scanner.payload(piece))
+            else:
+                scanner.scan(piece)
+        except ChunkError:
+            return "bad", 0, b""
+        if scanner.done:
+            return "done", start + scanner.end, payload
+        assert scanner.end == len(piece)
+        start = end
+    return "more", 0, payload
+
+
+def check(chance: random.Random) -> None:
+    data = mutate(chance, BODIES, NASTY)
+    ends = cuts(chance, len(data))
+    result = fast(data, ends, True)
+    assert result == fast(data, [len(data)], True), (data, ends)
+    assert result[:2] == fast(data, list(range(1, len(data) + 1)), False)[:2], data
+    expected = slow(data)
+    if expected[0] == "more?":
+        # the slow reader does not look into unfinished lines
+        assert result[0] in ("more", "bad"), (data, result)
+        assert result[0] == "bad" or result[2] == expected[2], (data, result)
+    else:
+        assert result == expected, (data, result, expected)
+
+
+def main(seconds: float, seed: int = 0) -> int:
+    return run(seconds, check, seed)
+
+
+if __name__ == "__main__":
+    print(main(float(sys.argv[1]) if len(sys.argv) > 1 else 60, int(sys.argv[2]) if len(sys.argv) > 2 else 0), "bodies")

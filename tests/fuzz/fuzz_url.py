@@ -1,0 +1,99 @@
+"""Whatever the target, a URL is refused with BadRequest or canonical: reading its key again changes nothing.
+
+python tests/fuzz/fuzz_url.py [SECONDS [SEED]]
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+
+from mutate import mutate, run
+
+from cachelb.errors import BadRequest, Reason
+from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin
+
+TARGETS = [
+    b"http://www.a.com/x/y?z#f",
+    b"HTTP://A.com:80",
+    b"https://u:p@b_c.d:8443/",
+    b"http://[::1]:81/x",
+    b"ftp://u@a/x",
+    b"http://127.0.0.1:8080/",
+    b"http://a.com.:/?q",
+    b"http://[::ffff:10.0.0.1]/",
+    b"foo://x:1/",
+]
+NASTY = [
+    b"@",
+    b":",
+    b"/",
+    b"//",
+    b"?",
+    b"#",
+    b"[",
+    b"]",
+    b"\\",
+    b".",
+    b"..",
+    b"%41",
+    b"%",
+    b"0x7f",
+    b"127.1",
+    b"0",
+    b"80",
+    b"99999",
+    b"\xc3\xa9",
+    b"\xff",
+    b";",
+    b",",
+    b"[::]",
+    b"a" * 300,
+    b"-",
+    b"_",
+    b"http://",
+]
+HOST = re.compile(rb"[0-9a-z._-]+|[0-9a-f:]+")
+
+
+def parts(url: Url) -> tuple[object, ...]:
+    return url.scheme, url.host, url.port, url.path, url.authority, url.userinfo, url.segment
+
+
+def check(chance: random.Random) -> None:
+    target = mutate(chance, TARGETS, NASTY)
+    try:
+        url = parse_absolute(target)
+    except BadRequest as problem:
+        reason = problem.reason
+        url = None
+    if url is None:
+        assert reason is Reason.BAD_URL
+        return
+    assert HOST.fullmatch(url.host), target
+    assert url.path.startswith(b"/"), target
+    assert target.endswith(url.path.lstrip(b"/")), target
+    assert url.key.startswith(url.scheme + b"://"), target
+    again = parse_absolute(url.key)
+    assert again.key == url.key, target
+    if url.scheme in (b"http", b"https"):
+        assert b"@" not in url.key[: -len(url.path)], target
+        assert parts(again)[:5] == parts(url)[:5], target
+    else:
+        assert parts(again) == parts(url), target
+    if url.port:
+        host = b"[%b]" % url.host if b":" in url.host else url.host
+        assert parse_authority(b"%b:%d" % (host, url.port)) == (url.host, url.port), target
+    if url.scheme == b"http":
+        assert parts(parse_origin(url.path, url.authority))[1:5] == parts(url)[1:5], target
+
+
+def main(seconds: float, seed: int = 0) -> int:
+    return run(seconds, check, seed)
+
+
+if __name__ == "__main__":
+    print(
+        main(float(sys.argv[1]) if len(sys.argv) > 1 else 60, int(sys.argv[2]) if len(sys.argv) > 2 else 0), "targets"
+    )
