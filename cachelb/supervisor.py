@@ -65,7 +65,7 @@ class Supervisor:
     async def run(self) -> int:
         """Until a signal says otherwise; the exit status."""
         config = self.config
-        count = config.relay.worker_count()
+        count = config.relay.worker_count(len(os.sched_getaffinity(0)))
         listeners = split_listeners([open_listeners(address, count) for address in config.listen.http])
         await self.addresses.refresh()
         admin = AdminServer(self)

@@ -35,6 +35,7 @@ class Answer(Attempts):
 
     __slots__ = (
         "answered", "block", "bytes_out", "content_type", "download", "hit", "keep", "reusable", "status", "tunnel_end",
+        "upgrading",
     )  # fmt: skip
 
     def __init__(self, client: Client, engine: Engine) -> None:
@@ -49,6 +50,7 @@ class Answer(Attempts):
         self.hit: bool | None = None
         self.content_type = b"-"
         self.tunnel_end = 0.0
+        self.upgrading = False  # the request's Upgrade was passed on
 
     def finish(self, reason: Reason = Reason.DONE) -> None:
         """End the exchange in good order.  Exchange provides it."""
@@ -158,7 +160,7 @@ class Answer(Attempts):
     def _interim(self, link: Link, head: ResponseHead, data: bytes) -> None:
         """1xx: 101 opens a tunnel, the others are passed on (RFC 9110, section 15.2)."""
         if head.status == 101:
-            if not self.block.fields.upgrade:
+            if not self.upgrading:
                 self._bad_answer(BadResponse(Reason.BAD_RESPONSE, "101 without an Upgrade in the request"))
                 return
             out = head.head + self.engine.via_line + b"Connection: Upgrade\r\n\r\n"

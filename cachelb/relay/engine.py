@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import asyncio
 import ipaddress
+import json
 import logging
 import socket
 import time
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cachelb.config import Config
+from cachelb.config_rules import freeze
 from cachelb.counters import BLOCK_BYTES, END_INDEX, FARM, FARM_INDEX, NODE_INDEX, node_offset
 from cachelb.errors import Reason
 from cachelb.http.head import Limits, RequestHead, scan_request
@@ -129,7 +131,7 @@ class Engine:
         """
         snapshot = Snapshot.unpack(blob)
         if snapshot.settings != self._settings:
-            self._configure(Config.model_validate_json(snapshot.settings))
+            self._configure(Config.model_validate(freeze(json.loads(snapshot.settings))))
             self._settings = snapshot.settings
         gone = self._place_nodes(snapshot)
         self.lines.clear()

@@ -63,6 +63,7 @@ class Exchange(Answer):
             self._start_general()
             return
         self.keep = KEEP
+        self.upgrading = False
         if engine.learned.size:
             why = engine.learned.lookup(line.key, line.segment, engine.now)
             if why is not None:
@@ -88,6 +89,7 @@ class Exchange(Answer):
         fields = block.fields
         minor = line.minor
         self.keep = CLOSE
+        self.upgrading = False
         if self.client.denied:
             self.fail(Reason.ACCESS_DENIED, f"client {self.client.ip}")
             return
@@ -113,6 +115,7 @@ class Exchange(Answer):
             if line.method == b"CONNECT":
                 self._tunnel_request()
             else:
+                self.upgrading = line.minor == 1
                 self._bypass(verdict.why)
         elif verdict.kind is Kind.BYPASS:
             self._bypass(verdict.why)
@@ -129,7 +132,7 @@ class Exchange(Answer):
             self._farm_dead()
             return
         self.engine.count("hashed")
-        self._send_to(targets, self.engine.planner.node_head(self.line, self.block, self.client.ip_bytes))
+        self._send_to(targets, self._node_head())
 
     def _farm_dead(self) -> None:
         if self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct:
@@ -150,7 +153,7 @@ class Exchange(Answer):
             return
         targets = engine.spread()
         if targets:
-            self._send_to(targets, engine.planner.node_head(line, self.block, self.client.ip_bytes))
+            self._send_to(targets, self._node_head())
         else:
             self.fail(Reason.NO_NODE, "no cache of the farm is in service")
 
@@ -164,7 +167,10 @@ class Exchange(Answer):
             if not targets:
                 self.fail(Reason.NO_NODE, "no cache of the farm is in service")
                 return
-            self._send_to(targets, self.engine.planner.node_head(self.line, self.block, self.client.ip_bytes))
+            self._send_to(targets, self._node_head())
+
+    def _node_head(self) -> bytes:
+        return self.engine.planner.node_head(self.line, self.block, self.client.ip_bytes, upgrade=self.upgrading)
 
     def _send_to(self, targets: tuple[Target, ...], head: bytes) -> None:
         self.targets = targets
@@ -186,7 +192,9 @@ class Exchange(Answer):
             if not self.connect(target):
                 self.fail(self.last_reason, self.detail)
         else:
-            self._send_to((target,), self.engine.planner.origin_head(self.line, self.block, self.client.ip_bytes))
+            ip = self.client.ip_bytes
+            head = self.engine.planner.origin_head(self.line, self.block, ip, upgrade=self.upgrading)
+            self._send_to((target,), head)
 
     def _local(self, why: str) -> None:
         self.engine.count("local")

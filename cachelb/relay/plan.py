@@ -204,18 +204,17 @@ class Planner(Generic[T]):
         """What kind of request the two halves make together."""
         return classify(line.method, line.url, block.fields, line.form, self.settings.policy, block.block, line.port)
 
-    def node_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes) -> bytes:
-        """The whole head for a node."""
-        return line.head + self._block_for(line, block, ip, to_origin=False)
+    def node_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, upgrade: bool = False) -> bytes:
+        """The whole head for a node; ``upgrade`` passes the request's Upgrade on."""
+        return line.head + self._block_for(line, block, ip, to_origin=False, upgrade=upgrade)
 
-    def origin_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes) -> bytes:
-        """The whole head for an origin, in origin-form."""
+    def origin_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, upgrade: bool = False) -> bytes:
+        """The whole head for an origin, in origin-form; ``upgrade`` passes the request's Upgrade on."""
         assert line.url is not None
         first = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (line.method, line.url.path, line.url.authority)
-        return first + self._block_for(line, block, ip, to_origin=True)
+        return first + self._block_for(line, block, ip, to_origin=True, upgrade=upgrade)
 
-    def _block_for(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, to_origin: bool) -> bytes:
-        upgrade = bool(block.fields.upgrade) and line.minor == 1
+    def _block_for(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, to_origin: bool, upgrade: bool) -> bytes:
         hops = line.method in (b"OPTIONS", b"TRACE")
         edit = request_edit(block.block, block.fields, self._edits[line.minor, to_origin, upgrade, hops])
         end = b"Connection: Upgrade\r\n\r\n" if upgrade else b"\r\n"
