@@ -131,14 +131,17 @@ def _transfer_encoding(fields: RequestFields, value: bytes) -> None:
 
 
 def _connection(fields: RequestFields, value: bytes) -> None:
-    options = _COMMON_OPTIONS.get(value) or frozenset(split_list(value.lower()))
-    fields.connection_options = options
+    options = fields.connection_options = _options(value)
     fields.close = b"close" in options
     fields.keep = fields.keep or b"keep-alive" in options
 
 
+def _options(value: bytes) -> frozenset[bytes]:
+    return _COMMON_OPTIONS.get(value) or frozenset(split_list(value.lower()))
+
+
 def _proxy_connection(fields: RequestFields, value: bytes) -> None:
-    fields.keep = fields.keep or b"keep-alive" in split_list(value.lower())
+    fields.keep = fields.keep or b"keep-alive" in _options(value)
 
 
 def _upgrade(fields: RequestFields, value: bytes) -> None:

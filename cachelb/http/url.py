@@ -24,7 +24,9 @@ _HOST_BYTES_MAX = 255  # SQUIDHOSTNAMELEN; a DNS name has 253 at most
 
 # The usual case, canonical already: 0.5 us against 1.3 us for the general way (2026-11).  A last label that does not
 # begin with a letter may be an address and goes the general way.
-_canonical = re.compile(rb"http://((?:[0-9a-z_-]++\.)*+[a-z][0-9a-z_-]*+)(/.*+)", re.DOTALL).fullmatch
+_HOST = rb"(?:[0-9a-z_-]++\.)*+[a-z][0-9a-z_-]*+"
+_canonical = re.compile(rb"http://(" + _HOST + rb")(/.*+)", re.DOTALL).fullmatch
+_canonical_host = re.compile(_HOST).fullmatch
 _absolute = re.compile(rb"([A-Za-z][0-9A-Za-z+.-]*+)://([^/?#]*+)(.*+)", re.DOTALL).fullmatch
 _authority = re.compile(rb"(?:\[([0-9A-Fa-f:.]++)\]|([0-9A-Za-z._-]++))(?::([0-9]{0,5}))?").fullmatch
 _number = re.compile(rb"[0-9]++|0[Xx][0-9A-Fa-f]*+").fullmatch
@@ -143,6 +145,8 @@ def _build(scheme: bytes, authority: bytes, path: bytes) -> Url:
 
 def _split(authority: bytes) -> tuple[bytes, int, bytes]:
     """host[:port] to (host, port or -1, host as shown in a URL: with brackets where they belong)."""
+    if _canonical_host(authority) is not None and len(authority) <= _HOST_BYTES_MAX:
+        return authority, -1, authority
     match = _authority(authority)
     if match is None:
         _refuse("malformed host or port", authority)

@@ -20,10 +20,10 @@ from cachelb.http.rewrite import EditPolicy, request_edit
 LIMITS = Limits(head_bytes=600, url_bytes=60, fields=9)
 REQUESTS = [
     b"GET http://a.com/x?y HTTP/1.1\r\nHost: a.com\r\nAccept: */*\r\nProxy-Connection: keep-alive\r\n\r\n",
-    b"\r\nPOST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close, x\r\n\r\nhello",
-    b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n0\r\n\r\n",
+    b"\r\nPOST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close, x\r\n\r\nhey",
+    b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nX-Forwarded-For: ::1\r\n\r\n0\r\n\r\n",
     b"GET / HTTP/1.0\r\n\r\nGET / HTTP/1.0\r\n\r\n",
-    b"GET ws://a/ HTTP/1.1\r\nhost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nMax-Forwards: 3\r\nVia: 1.1 b\r\n\r\n",
+    b"GET ws://a/ HTTP/1.1\r\nhost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\nMax-Forwards: 3\r\nVia: 1.1 b\r\n\r\n",
 ]
 ANSWERS = [
     b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 5\r\nCache-Control: max-age=9\r\nX-Cache: HIT from c\r\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -110,6 +111,14 @@ def test_hop_by_hop_fields_are_removed_and_others_stay_in_order() -> None:
     )
     assert head.chunked
     assert not head.keep_alive
+
+
+@pytest.mark.parametrize("change", [bytes.lower, bytes.upper, bytes.title, bytes.swapcase])
+@pytest.mark.parametrize(
+    "name", [b"Connection", b"Keep-Alive", b"Proxy-Connection", b"TE", b"Upgrade", b"Transfer-Encoding"]
+)
+def test_each_hop_by_hop_field_goes_in_any_spelling(name: bytes, change: Callable[[bytes], bytes]) -> None:
+    assert read(b"A: b", change(name) + b": chunked", b"C: d").head == b"HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n"
 
 
 def test_connection_cannot_take_away_fields_that_frame_or_guard() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from cachelb.http.fields import request_fields
@@ -54,6 +56,14 @@ def test_hop_by_hop_fields_go_listed_or_not() -> None:
         b"Connection: c",
         b"C: 3",
     ) == [b"A: 1", b"B: 2"]
+
+
+@pytest.mark.parametrize("change", [bytes.lower, bytes.upper, bytes.title, bytes.swapcase])
+@pytest.mark.parametrize(
+    "name", [b"Host", b"Connection", b"Keep-Alive", b"Proxy-Connection", b"TE", b"Upgrade", b"Trailer"]
+)
+def test_each_hop_by_hop_field_goes_in_any_spelling(name: bytes, change: Callable[[bytes], bytes]) -> None:
+    assert edited(OFF, b"A: b", change(name) + b": x", b"C: d") == [b"A: b", b"C: d"]
 
 
 def test_connection_cannot_take_away_fields_that_frame_route_or_identify() -> None:
