@@ -235,6 +235,14 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def summary(config: Config) -> str:
+    """What a configuration makes, in one line."""
+    where = ", ".join(map(str, config.listen.http))
+    up = sum(node.state == "up" for node in config.node)
+    count = f"{len(config.node)} node{'s' if len(config.node) > 1 else ''}, {up} up"
+    return f"{count}; {config.hash.algorithm}; bypass {config.bypass.mode}; listening on {where}"
+
+
 def warnings(config: Config) -> list[str]:
     """What is allowed but probably not meant, or not served yet: one sentence each."""
     return [*_later(config), *_doubtful(config)]

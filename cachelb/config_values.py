@@ -55,7 +55,8 @@ def shown(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
         text = type(value).__name__
-    text = text.encode("utf-8", "replace").decode()
+    if not text.isprintable():  # a message must not steer a terminal
+        text = json.dumps(value, default=str)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 4] + " ..."
 
 

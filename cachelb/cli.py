@@ -1,0 +1,123 @@
+"""The ``cachelb`` command: ``run``, ``check``, ``explain``, ``demo``.  No logic: what they do is elsewhere.
+
+Exit codes: 0; 1 for what is wrong with the configuration or the machine, each problem a line on stderr; 2 for wrong use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cachelb import __version__, config_text
+from cachelb.config import load
+from cachelb.errors import ConfigError
+from cachelb.explain import BadQuestionError, explain, render
+
+INTERRUPTED = 130  # what shells say of a program that was stopped by Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code.  Wrong usage ends in SystemExit(2), as argparse does it."""
+    options = _parser().parse_args(argv)
+    try:
+        code = int(options.command(options))
+        sys.stdout.flush()
+    except ConfigError as exc:
+        for problem in exc.problems:
+            _complain(str(problem))
+        if len(exc.problems) > 1:
+            _complain(f"{len(exc.problems)} problems in the configuration")
+        return 1
+    except BadQuestionError as exc:
+        _complain(str(exc))
+        return 2
+    except BrokenPipeError:  # of our stdout: cachelb check | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _complain(text: str) -> None:
+    print(f"cachelb: {text}", file=sys.stderr)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cachelb import supervisor  # not for check and explain: it loads the event loop
+
+    return supervisor.run(options.config)
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = load(options.config)
+    print(config_text.as_toml(config))
+    for warning in config_text.warnings(config):
+        _complain(f"warning: {warning}")
+    print(f"# OK: {config_text.summary(config)}")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    config = load(options.config)
+    found = explain(config, options.url, options.method, options.header, options.client)
+    print(json.dumps(found.as_dict(), indent=2) if options.json else render(found), end="\n" if options.json else "")
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from cachelb import demo
+
+    return demo.run(once=options.once, nodes=options.nodes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cachelb",
+        description="A director that makes a farm of Squid caches look like one big cache.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cachelb {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", "run the director in the foreground; SIGTERM drains, SIGHUP reloads")
+    run.set_defaults(command=_run)
+
+    check = _command(commands, "check", "check a configuration and print what is in effect")
+    check.set_defaults(command=_check)
+
+    asked = _command(commands, "explain", "say which node owns a URL, and why")
+    asked.add_argument("url", metavar="URL", help="as a client asks for it, such as http://www.example.com/a.png")
+    asked.add_argument("--method", default="GET", metavar="METHOD", help="of the request (GET)")
+    asked.add_argument(
+        "--header", "-H", action="append", default=[], metavar="'NAME: VALUE'", help="of the request; may be repeated"
+    )
+    asked.add_argument("--client", default="127.0.0.1", metavar="ADDRESS", help="who asks (127.0.0.1)")
+    asked.add_argument("--json", action="store_true", help="for programs")
+    asked.set_defaults(command=_explain)
+
+    demo = _command(commands, "demo", "start a farm of real Squids on loopback, and the director", config=False)
+    demo.add_argument("--once", action="store_true", help="send a few hundred requests, show what went where, and end")
+    demo.add_argument("--nodes", type=_node_count, default=3, metavar="N", help="Squids to start (3)")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, *, config: bool = True
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", allow_abbrev=False)
+    if config:
+        parser.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
+    return parser
+
+
+def _node_count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 32:
+        raise argparse.ArgumentTypeError("1 to 32 nodes fit on one machine")
+    return count
