@@ -56,9 +56,9 @@ class FakeDns(asyncio.DatagramProtocol):
             self._transport.close()
 
     def say(self, name: str, a: Says | None = None, aaaa: Says | None = None) -> None:
-        """Script both types of `name`; None: the name exists but has no such address."""
-        self.names[name, "A"] = a or Says()
-        self.names[name, "AAAA"] = aaaa or Says()
+        """Script both types of `name`; None: the name exists but has no such address, and this may not be cached."""
+        self.names[name, "A"] = a or Says(soa_minimum=0)
+        self.names[name, "AAAA"] = aaaa or Says(soa_minimum=0)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         name, kind, end = parse_question(data)

@@ -20,8 +20,8 @@ from cachelb.nodes.health import Change, Health
 # TRACE with Max-Forwards: 0 is answered by the Squid itself (RFC 9110 section 9.3.8): no DNS, no cache, no parent, no
 # hit or miss in its statistics.  Measured on Squid 5.7, 2026-11: 0.12 ms, 404 bytes.  HEAD of the digest or of an icon
 # costs the same but counts as a hit, OPTIONS is a 501 of 3.4 KB, a manager page costs Squid half as much again, and a
-# connection without a request is logged as an error.  Each probe is one line in the node's access.log; the
-# User-Agent is there so that "acl probe browser ^cachelb-probe" can keep it out.
+# connection without a request is logged as an error.  Each probe is one line in the node's access.log; these two keep
+# it out: "acl probe browser ^cachelb-probe", "access_log stdio:/var/log/squid/access.log !probe".
 REQUEST = (
     b"TRACE http://probe.invalid/ HTTP/1.1\r\nHost: probe.invalid\r\nMax-Forwards: 0\r\n"
     b"User-Agent: cachelb-probe\r\nConnection: close\r\n\r\n"

@@ -31,9 +31,11 @@ NAMES_LIMIT = 10_000  # cached names; the oldest go first.  Squid's ipcache_size
 LOOKUPS_LIMIT = 1_000  # at the same time: more are an attack, or a DNS that has stopped answering
 TRIES = 3  # per server, each with a longer timeout
 # c-ares has a cache of its own, which aiodns cannot bound or switch off: 1.2 KB for each name and family (measured
-# 2026-11), up to an hour, also for "there is none".  A new channel (0.1 ms) has an empty one, but has also forgotten
-# which servers are down, so that it is only made for a reason: this many lookups, or a name that was missing.
+# 2026-11), "there is none" up to an hour, and for a family that a name lacks always an hour, whatever the SOA record
+# says (c-ares issue 1293, open in 2026-11).  A new channel (0.1 ms) has an empty one, but has also forgotten which
+# servers are down, so that it is only made for a reason: this many lookups, this old, or a name that was missing.
 CHANNEL_LOOKUPS = 10_000
+CHANNEL_AGE_S = 300.0
 
 Kind = Literal["nxdomain", "timeout", "failure"]
 
@@ -225,8 +227,9 @@ class Resolver:
     def _renew_channel(self, was_missing: bool) -> None:
         """Drop a channel whose cache is too large or would go on denying a name.  It lives until its queries end."""
         self._dns_lookups += 1
-        is_old = was_missing and self._clock() - self._dns_since >= self._negative_ttl_s
-        if is_old or self._dns_lookups > CHANNEL_LOOKUPS:
+        age_s = self._clock() - self._dns_since
+        limit_s = min(self._negative_ttl_s, CHANNEL_AGE_S) if was_missing else CHANNEL_AGE_S
+        if age_s >= limit_s or self._dns_lookups > CHANNEL_LOOKUPS:
             self._dns = None
 
     def _channel(self) -> aiodns.DNSResolver:

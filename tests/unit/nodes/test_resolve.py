@@ -173,6 +173,17 @@ def test_a_missing_name_is_not_believed_longer_because_its_zone_says_so(world: W
     world(test)
 
 
+def test_a_family_that_a_name_gains_is_seen_in_minutes(world: WorldRun):
+    async def test(w: World) -> None:
+        w.dns.say("www.test", V4)
+        assert await w.resolver.resolve("www.test") == ["10.0.0.1"]
+        w.dns.say("www.test", V4, V6)
+        w.clock.now += module.CHANNEL_AGE_S
+        assert await w.resolver.resolve("www.test") == ["fd00::1", "10.0.0.1"]
+
+    world(test)
+
+
 def test_a_name_without_any_address_is_missing_too(world: WorldRun):
     async def test(w: World) -> None:
         w.dns.say("mail.test")
