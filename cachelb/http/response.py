@@ -109,8 +109,8 @@ class ResponseHead:
         return "ResponseHead(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__) + ")"
 
 
-def scan_response(data: bytes, limits: Limits) -> ResponseHead | None:
-    """Read one answer's head from the start of ``data``.
+def scan_response(data: bytes, limits: Limits, seen: int = 0) -> ResponseHead | None:
+    """Read one answer's head from the start of ``data``; ``seen`` as in ``scan_request``.
 
     A 204 with Transfer-Encoding or a Content-Length other than 0 is read as having no body, its lengths are dropped and
     the connection is not kept.  The same in a 1xx is refused: the next head on that connection could not be found.
@@ -123,6 +123,9 @@ def scan_response(data: bytes, limits: Limits) -> ResponseHead | None:
 
     Source: RFC 9112, sections 4, 5 and 6.3.
     """
+    if seen > 6 and data.find(b"\r\n\r\n", seen - 3) < 0:
+        _check_unfinished(data, limits, seen)
+        return None
     match = _fast_head(data)
     if match is None:
         return _scan_slowly(data, limits)
@@ -185,7 +188,7 @@ def _scan_slowly(data: bytes, limits: Limits) -> ResponseHead | None:
     """What ``scan_response`` does, for every head."""
     match = _any_head(data)
     if match is None:
-        _check_unfinished(data, limits)
+        _check_unfinished(data, limits, 0)
         return None
     size = match.end()
     if size > limits.head_bytes:
@@ -263,19 +266,20 @@ def _set_notes(head: ResponseHead, values: dict[bytes, list[bytes]]) -> None:
         head.uncacheable, head.storable = b"", False
 
 
-def _check_unfinished(data: bytes, limits: Limits) -> None:
-    """Raise if ``data``, which is no complete valid head, cannot become one."""
+def _check_unfinished(data: bytes, limits: Limits, seen: int) -> None:
+    """Raise if ``data``, which is no complete valid head, cannot become one; ``seen`` bytes were found good before."""
     line_end = data.find(b"\r\n") + 2
     if line_end == 1:
         if _status_start(data) is None:
             _refuse(f"begins {data[:60]!r}")
-    elif _status_line(data) is None:
+    elif seen < line_end and _status_line(data) is None:
         _refuse(f"status line {data[: min(line_end, 60)]!r}")
     else:
-        complete = data.find(b"\r\n\r\n", line_end - 2)
+        complete = data.find(b"\r\n\r\n", max(line_end - 2, seen - 3))
+        begin = data.rfind(b"\r\n", 0, max(line_end, seen)) + 2
         end = complete + 2 if complete >= 0 else data.rfind(b"\r\n") + 2
-        matched = _lines(data, line_end, end)
-        reached = line_end if matched is None else matched.end()
+        matched = _lines(data, begin, end)
+        reached = begin if matched is None else matched.end()
         if reached != end or (complete < 0 and _field_start(data, end) is None):
             _refuse(f"field line at byte {reached}: {data[reached : reached + 60]!r}")
     if len(data) >= limits.head_bytes:

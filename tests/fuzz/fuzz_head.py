@@ -122,9 +122,9 @@ def check_sent_on(data: bytes) -> None:
     assert other.via.endswith(b"1.1 lb"), sent
 
 
-def answer_outcome(data: bytes, slowly: bool = False) -> str:
+def answer_outcome(data: bytes, slowly: bool = False, seen: int = 0) -> str:
     try:
-        return as_text((response._scan_slowly if slowly else scan_response)(data, LIMITS))
+        return as_text(response._scan_slowly(data, LIMITS) if slowly else scan_response(data, LIMITS, seen))
     except BadResponse:
         return "refused"
 
@@ -134,10 +134,13 @@ def check_answer(chance: random.Random) -> None:
     whole = answer_outcome(data)
     assert whole == answer_outcome(data, slowly=True), data
     arrived = "None"
+    seen = 0
     for end in cuts(chance, len(data)):
-        arrived = answer_outcome(data[:end])
+        arrived = answer_outcome(data[:end], seen=seen)
+        assert arrived == answer_outcome(data[:end]), (data[:end], seen)
         if arrived != "None":
             break
+        seen = end
     assert arrived == whole, (data, arrived, whole)
     if whole.startswith("ResponseHead"):
         head = scan_response(data, LIMITS)

@@ -37,6 +37,14 @@ def refused(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bool:
     return False
 
 
+def feed(data: bytes) -> ResponseHead | None:
+    """Scan byte by byte, as an engine does that tells what it has seen."""
+    for end in range(1, len(data) + 1):
+        head = scan_response(data[:end], LIMITS, end - 1)
+        assert head is None or end == len(data)
+    return head
+
+
 def as_dict(head: ResponseHead | None) -> dict[str, Any] | None:
     return None if head is None else {name: getattr(head, name) for name in ResponseHead.__slots__}
 
@@ -64,6 +72,15 @@ def test_a_squid_answer_is_read() -> None:
 @pytest.mark.parametrize("cut", range(len(SQUID)))
 def test_every_truncation_needs_more(cut: int) -> None:
     assert scan_response(SQUID[:cut], LIMITS) is None
+
+
+def test_byte_by_byte_gives_the_same_with_and_without_the_hint() -> None:
+    assert as_dict(feed(SQUID)) == as_dict(scan_response(SQUID, LIMITS))
+    for bad in (b"A : b\r\n", b"A: b\x00", b"A: b\n", b" fold", b"A\r\n"):
+        with pytest.raises(BadResponse):
+            feed(b"HTTP/1.1 200 OK\r\nX: y\r\n" + bad + b"\r\n\r\n")
+    with pytest.raises(BadResponse):
+        feed(b"HTTP/1.1 20 OK\r\n")
 
 
 @pytest.mark.parametrize(
