@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cachelb.counters import NODE_SLOTS
+from cachelb.nodes.names import literal
 from cachelb.snapshot import NodeView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from cachelb.config import Config, NodeConfig
     from cachelb.nodes.health import NodeHealth
@@ -27,6 +28,7 @@ class Farm:
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeConfig] = {}
+        self.addresses: dict[str, tuple[str, ...]] = {}
         self.slots: dict[str, int] = {}
         self._retired: dict[str, int] = {}
 
@@ -37,10 +39,15 @@ class Farm:
             if name not in nodes:
                 self._retired[name] = slot
                 del self.slots[name]
-        for name in nodes:
+        addresses = {}
+        for name, node in nodes.items():
             if name not in self.slots:
                 self.slots[name] = self._free_slot(name)
-        self.nodes = nodes
+            old = self.nodes.get(name)
+            # A new host by name keeps no address of the old one: it has none until it is resolved.
+            known = self.addresses[name] if old is not None and old.host == node.host else ()
+            addresses[name] = tuple(literal(node.host) or known)
+        self.nodes, self.addresses = nodes, addresses
 
     def _free_slot(self, name: str) -> int:
         if name in self._retired:
@@ -52,21 +59,25 @@ class Farm:
         oldest = next(iter(self._retired))
         return self._retired.pop(oldest)
 
+    def names_to_resolve(self) -> dict[str, str]:
+        """Nodes that are given by a DNS name: node name -> host."""
+        return {name: node.host for name, node in self.nodes.items() if literal(node.host) is None}
+
     def watched(self) -> list[str]:
         """Nodes that health is asked about: all but those that the operator took down."""
         return [name for name, node in self.nodes.items() if node.state != "down"]
 
-    def views(self, health: Mapping[str, NodeHealth], addresses: Callable[[str], tuple[str, ...]]) -> tuple[NodeView, ...]:
-        """The nodes as a relay sees them, in the order of the configuration.
+    def probe_targets(self) -> dict[str, tuple[tuple[str, ...], int]]:
+        """Where the watched nodes are: addresses and HTTP port."""
+        return {name: (self.addresses[name], self.nodes[name].http_port) for name in self.watched()}
 
-        Args:
-            addresses: maps a node's name to its addresses; none means that it cannot be used.
-        """
+    def views(self, health: Mapping[str, NodeHealth]) -> tuple[NodeView, ...]:
+        """The nodes as a relay sees them, in the order of the configuration.  One without an address is dead."""
         views = []
         for name, node in self.nodes.items():
             state: str = node.state
             share = 1.0
-            where = addresses(name)
+            where = self.addresses[name]
             known = health.get(name)
             if state != "down":
                 if not where or (known is not None and known.state == "dead"):

@@ -27,8 +27,7 @@ from cachelb.farm import Farm
 from cachelb.listen import CannotListenError, open_listeners
 from cachelb.nodes.health import Change, Health, HealthPolicy
 from cachelb.nodes.probes import Prober
-from cachelb.nodes.resolve import Resolver
-from cachelb.nodes.watch import NodeAddresses
+from cachelb.nodes.watch import NodeNames
 from cachelb.snapshot import Snapshot
 from cachelb.workers import Workers, passive_totals, split_listeners
 
@@ -49,10 +48,8 @@ class Supervisor:
         self.farm = Farm()
         self.farm.configure(config)
         self.health = Health(health_policy(config), self.farm.watched(), time.monotonic())
-        self.resolver = make_resolver(config)
-        self.addresses = NodeAddresses(self.resolver, self._addresses_changed, self._address_problem)
-        self.addresses.reload({node.name: node.host for node in config.node})
-        self.prober = Prober(self.health, self._where, config.health.timeout_s, self._log_changes, self._published)
+        self.names = NodeNames(config.resolver, self._addresses_changed, self._address_problem)
+        self.prober = Prober(self.health, self.farm.probe_targets, self._log_changes, config.health.timeout_s)
         self.workers: Workers | None = None
         self.ending = asyncio.Event()
         self.hurry = asyncio.Event()
@@ -67,12 +64,12 @@ class Supervisor:
         config = self.config
         count = config.relay.worker_count(len(os.sched_getaffinity(0)))
         listeners = split_listeners([open_listeners(address, count) for address in config.listen.http])
-        await self.addresses.refresh()
+        await self.names.start(self.farm.names_to_resolve())
         admin = AdminServer(self)
         await admin.start(config.listen.admin)
         workers = self.workers = Workers(listeners, self._snapshot().pack())
         self._handle_signals()
-        jobs = (self.prober.run(), self.addresses.run(), self._watch_traffic(workers))
+        jobs = (self.prober.run(), self._watch_traffic(workers))
         tasks = [asyncio.create_task(job) for job in jobs]
         try:
             await workers.start()
@@ -89,7 +86,7 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await admin.stop()
-            self.resolver.close()
+            await self.names.stop()
         return 0
 
     def _task_over(self, task: asyncio.Task[None]) -> None:
@@ -118,12 +115,9 @@ class Supervisor:
 
     # -- what changes
 
-    def _where(self, name: str) -> tuple[tuple[str, ...], int]:
-        return self.addresses.addresses(name), self.farm.nodes[name].http_port
-
     def _snapshot(self) -> Snapshot:
         self.epoch += 1
-        views = self.farm.views(self.health.states(), self.addresses.addresses)
+        views = self.farm.views(self.health.states())
         self._version = self.health.version
         return Snapshot(self.epoch, self.config.model_dump_json(), views)
 
@@ -132,18 +126,15 @@ class Supervisor:
         if self.workers is not None:
             self.workers.apply(self._snapshot().pack())
 
-    def _published(self) -> None:
-        """After a round of probes: make a Snapshot if the nodes' states or shares are not those of the last one."""
-        if self.health.version != self._version:
-            self.publish()
-
     def _log_changes(self, changes: list[Change]) -> None:
         for change in changes:
             log.log(logging.INFO if change.new == "up" else logging.WARNING, "%s", change)
-        self._published()
+        if self.health.version != self._version:  # shares that grow are no change worth a line
+            self.publish()
 
-    def _addresses_changed(self, name: str, addresses: tuple[str, ...]) -> None:
+    def _addresses_changed(self, name: str, addresses: list[str]) -> None:
         """A node's DNS name has other addresses now: no key moves, for the ring follows the name."""
+        self.farm.addresses[name] = tuple(addresses)
         log.info("node %s is at %s", name, ", ".join(addresses))
         self.prober.wake()
         self.publish()
@@ -181,7 +172,7 @@ class Supervisor:
         before, self.config = self.config, config
         setup(config.log.events, config.log.level)
         self.farm.configure(config)
-        self.addresses.reload({node.name: node.host for node in config.node})
+        self.names.reload(config.resolver, self.farm.names_to_resolve())
         self.health.reload(health_policy(config), self.farm.watched(), time.monotonic())
         self.prober.timeout_s = config.health.timeout_s
         self.prober.wake()
@@ -200,18 +191,11 @@ def health_policy(config: Config) -> HealthPolicy:
     return HealthPolicy(**{name: getattr(config.health, name) for name in HealthPolicy._fields})
 
 
-def make_resolver(config: Config) -> Resolver:
-    """A resolver with the settings of ``[resolver]``."""
-    return Resolver(**config.resolver.model_dump())
-
-
 def fixed_at_start(old: Config, new: Config) -> list[str]:
     """Settings that differ but cannot be changed while running."""
     fixed = []
     if old.listen != new.listen:
         fixed.append("[listen]")
-    if old.resolver != new.resolver:
-        fixed.append("[resolver] for nodes given by name")
     if old.relay.workers != new.relay.workers:
         fixed.append("[relay] workers")
     return fixed

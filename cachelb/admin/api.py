@@ -67,7 +67,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
     health = supervisor.health.states()
     now = time.monotonic()
     nodes = []
-    for view in supervisor.farm.views(health, supervisor.addresses.addresses):
+    for view in supervisor.farm.views(health):
         known = health.get(view.name)
         nodes.append(
             {
