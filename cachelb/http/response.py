@@ -127,14 +127,16 @@ def scan_response(data: bytes, limits: Limits, seen: int = 0) -> ResponseHead | 
         _check_unfinished(data, limits, seen)
         return None
     match = _fast_head(data)
-    if match is None:
-        return _scan_slowly(data, limits)
+    return _scan_slowly(data, limits) if match is None else _take(match, data, limits)
+
+
+def _take(match: re.Match[bytes], data: bytes, limits: Limits) -> ResponseHead | None:
+    """The head that ``_fast_head`` has found, or what the slow reader says where something is wrong or rare."""
     minor, status_text, reason, length, content_type, control, close, coding, x_cache, vary, expires = match.group(
         1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12
     )
     status = int(status_text)
     size = match.end()
-    # What is wrong or rare, the slow reader has the rules for.
     if (
         (coding is not None and (length is not None or minor == b"0"))
         or not reason
