@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 from .checks import PASSES, Observed, all_checks, client_requests, table
@@ -89,6 +90,7 @@ def _stay(farm: SquidFarm, origin: OriginProcess, director: Director) -> bool:
 
 def _usage(farm: SquidFarm, origin: OriginProcess, director: Director) -> str:
     curl = f"curl -x {director.proxy}"
+    own = sys.argv[0] if Path(sys.argv[0]).name == "cachelb" else f"{sys.executable} -m cachelb"
     nodes = "\n".join(
         f"  {node.name}  {node.host}:{node.http_port}  log {node.directory}/access.log  pid {node.pid}"
         for node in farm.nodes
@@ -101,7 +103,7 @@ Try, twice, and look at X-Cache:
 What no cache could store goes around the farm:
   {curl} -d hello {origin.base}/upload
 Which node owns a URL, and why:
-  cachelb explain {origin.base}/static/1 -c {director.config_path}
+  {own} explain {origin.base}/static/1 -c {director.config_path}
 Kill a node (see its pid above), ask again; only its own URLs move.
 Admin API: http://{director.admin[0]}:{director.admin[1]}/api/v1/status   the director's log: {director.log_path}
 Ctrl-C stops and removes everything.

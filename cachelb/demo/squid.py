@@ -253,6 +253,8 @@ def free_port(host: str, kind: socket.SocketKind = socket.SOCK_STREAM, preferred
     """A port nobody listens on at `host`: `preferred` if that is free, else any."""
     for port in (preferred, 0):
         with socket.socket(socket.AF_INET, kind) as sock:
+            if kind == socket.SOCK_STREAM:  # old connections may linger at a free port; for UDP it would mean sharing
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 sock.bind((host, port))
             except OSError:
