@@ -1,6 +1,6 @@
 """The ``cachelb`` command: ``run``, ``check``, ``explain``, ``demo``.  No logic: what they do is elsewhere.
 
-Exit codes: 0; 1 for what is wrong with the configuration or the machine, each problem a line on stderr; 2 for wrong use.
+Exit codes: 0; 1 for a configuration or machine that will not do, each problem a line on stderr; 2 for wrong usage.
 """
 
 from __future__ import annotations

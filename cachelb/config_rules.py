@@ -245,12 +245,11 @@ def _meant(path: Path, fields: Mapping[str, Sequence[str]]) -> str:
 def _closest(value: object, options: Iterable[str]) -> str:
     if not isinstance(value, str):
         return ""
-    options = list(options)
-    close = difflib.get_close_matches(value.lower()[:100].replace("-", "_"), options, 1, 0.6)
-    if not close:
-        # "interval" for "interval_s", "port" for "http_port"
-        close = [option for option in options if len(value) > 3 and value.lower() in option]
-    return f"did you mean {close[0]}?" if close else ""
+    options, word = list(options), value.lower()[:100].replace("-", "_")
+    # "interval" for "interval_s", "port" for "http_port" or "icp_port"
+    close = [option for option in options if word and f"_{word}_" in f"_{option}_"]
+    close = close or difflib.get_close_matches(word, options, 1, 0.6)
+    return f"did you mean {' or '.join(close[:3])}?" if close else ""
 
 
 def freeze(value: Any) -> Any:

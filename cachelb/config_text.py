@@ -34,6 +34,8 @@ _key = re.compile(r'"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|[A-Za-z0-9_-]++').match
 _bare = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _said_at = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)").search
 _SYNTAX_HINTS = (
+    ("Expected '", "a text in quotes is not closed"),
+    ('Expected "', "a text in quotes is not closed"),
     ("Expected newline or end", 'texts need quotes, addresses among them: host = "10.0.0.11"'),
     ("Invalid value", 'texts need quotes: host = "cache1.example.net"; and it is true, not True'),
     ("Cannot overwrite", "this key was given before"),

@@ -60,7 +60,7 @@ class Explanation:
 
     key: the canonical URL, which is hashed; hash: that, in hex; fraction: by which a returning node takes keys back.
     table: the fingerprint of the nodes: equal on directors that agree on every owner.
-    kind: hash, bypass, tunnel, local or refuse; why: the rule, or what is wrong; rule: the operator's own one, if it was one of those.
+    kind: hash, bypass, tunnel, local or refuse; why: the rule, or what is wrong; rule: if it was the operator's own.
     reason, status: how it ends if it is refused; reason is "" and status 0 if not.
     owner: the node that has the key when all are up; "" where there is none.
     goes: where the request goes, as a sentence; to: the nodes that are asked, in order.
