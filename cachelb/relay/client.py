@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cachelb.errors import BadRequest, Reason
 from cachelb.relay.answer import CLOSE
+from cachelb.relay.attempts import IDLE
 from cachelb.relay.ends import End
 from cachelb.relay.exchange import Exchange
 from cachelb.relay.plan import NO_FIELDS, BlockPlan, LinePlan
@@ -46,7 +47,7 @@ class Client(End):
     )  # fmt: skip
 
     def __init__(self, engine: Engine, sock: socket.socket, ip: str, denied: bool) -> None:
-        super().__init__(engine.loop, sock)
+        super().__init__(engine.poller, sock)
         self.engine = engine
         self.ip = ip
         self.ip_bytes = ip.encode("ascii")
@@ -86,7 +87,11 @@ class Client(End):
             self.close()
             return
         if not data:
-            self.close()
+            self.eof = True
+            if self.inbuf and not self.begun:
+                self.pause()  # the last request is here already, and about to be taken
+            else:
+                self.close()
             return
         if self.inbuf:
             data = self.inbuf + data
@@ -105,15 +110,10 @@ class Client(End):
             size = head_end + 4
         if line is None or block is None:
             try:
-                plans = engine.plan(data)
+                plans = engine.plan(data, len(self.inbuf) if self.begun else 0)
             except BadRequest as exc:
-                self.state = BUSY
                 self.inbuf = b""
-                exchange.line = UNKNOWN_LINE
-                exchange.block = UNKNOWN_BLOCK
-                exchange.started = engine.clock()
-                exchange.answered = False
-                exchange.refuse(exc)
+                self._refuse_unread(exc)
                 return
             if plans is None:
                 self.inbuf = data
@@ -128,6 +128,14 @@ class Client(End):
         exchange.block = block
         exchange.start()
 
+    def _refuse_unread(self, exc: BadRequest) -> None:
+        """Refuse what is no request, as if it were one."""
+        self.state = BUSY
+        self.exchange.line = UNKNOWN_LINE
+        self.exchange.block = UNKNOWN_BLOCK
+        self.exchange.begin()
+        self.exchange.refuse(exc)
+
     def _read_ahead(self) -> None:
         """While an exchange runs: keep what is pipelined, notice the end."""
         try:
@@ -135,7 +143,7 @@ class Client(End):
         except BlockingIOError:
             return
         except OSError:
-            self.exchange.client_gone()
+            self.broken()
             return
         if not data:
             # Half a close is a normal way to say "that was my last request": the answer is still wanted.
@@ -232,19 +240,17 @@ class Client(End):
 
     def expired(self) -> None:
         """The deadline has passed: what that means depends on the state."""
-        if self.state == BUSY:
+        if self.state == BUSY and self.exchange.phase != IDLE:
             self.exchange.expired()
         elif self.state == READING and self.begun and self.unsent is None:
-            self.state = BUSY
-            self.exchange.line = UNKNOWN_LINE
-            self.exchange.block = UNKNOWN_BLOCK
-            self.exchange.answered = False
-            self.exchange.refuse(BadRequest(Reason.HEAD_TIMEOUT, f"no whole head within {self.engine.timeouts.head_s:g} s"))
+            self._refuse_unread(BadRequest(Reason.HEAD_TIMEOUT, f"no whole head within {self.engine.timeouts.head_s:g} s"))
+        elif self.state == BUSY:
+            self.abort()  # it does not take the end of an answer
         else:
             self.close()
 
     def broken(self) -> None:
-        if self.state == BUSY:
+        if self.state == BUSY and self.exchange.phase != IDLE:
             self.exchange.client_gone()
         else:
             self.close()
@@ -264,7 +270,7 @@ class Client(End):
 
     def cut(self) -> None:
         """End the connection because the director stops."""
-        if self.state == BUSY and not self.exchange.answered:
+        if self.state == BUSY:
             self.exchange.keep = CLOSE
             self.exchange.fail(Reason.SHUTDOWN)
         if not self.closed:

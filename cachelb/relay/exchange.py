@@ -46,18 +46,7 @@ class Exchange(Answer):
         """Serve the request in ``line`` and ``block``, which the client connection has just set."""
         engine = self.engine
         line, block = self.line, self.block
-        self.answered = False
-        self.tried = 0
-        self.attempt = 0
-        self.bytes_out = 0
-        self.status = 0
-        self.hit = None
-        self.body = 0
-        self.body_used = False
-        self.content_type = b"-"
-        self.target = None
-        self.request_id = ""
-        self.started = engine.clock()
+        self.begin()
         engine.farm[engine.REQUESTS] += 1
         if not (line.plain and block.plain) or self.client.denied or engine.draining:
             self._start_general()
@@ -83,6 +72,21 @@ class Exchange(Answer):
             self.reuse(idle.pop())
         else:
             self.try_targets()
+
+    def begin(self) -> None:
+        """Forget the request before."""
+        self.answered = False
+        self.tried = 0
+        self.attempt = 0
+        self.bytes_out = 0
+        self.status = 0
+        self.hit = None
+        self.body = 0
+        self.body_used = False
+        self.content_type = b"-"
+        self.target = None
+        self.request_id = ""
+        self.started = self.engine.clock()
 
     def _start_general(self) -> None:
         line, block, engine = self.line, self.block, self.engine
@@ -275,7 +279,8 @@ class Exchange(Answer):
                 self._stop_pumps()
                 self.drop_link(ended=False)
         self._end(reason)
-        self.client.next_request(self.keep != CLOSE)
+        # Where the answer has overtaken the request's body, the client may still be sending that.
+        self.client.next_request(self.keep != CLOSE, linger=self.body != 0)
 
     def fail(self, reason: Reason, detail: str = "") -> None:
         """End the exchange because of ``reason``: with an error page while that is possible, else by cutting the connection."""
@@ -295,7 +300,7 @@ class Exchange(Answer):
             self._end(reason)
             self.client.abort()
             return
-        if row.status < 500:
+        if not row.is_error:
             self.engine.count("refused")
         if self.body and self.keep != CLOSE:
             self.keep = CLOSE  # its body is still on the way

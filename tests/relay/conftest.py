@@ -10,6 +10,7 @@ node must have ended, and every descriptor, pipe and connection must be gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -118,6 +119,22 @@ class Farm:
     def drain(self, deadline_s: float) -> int:
         self.drained = True
         return self.relay.run(self.relay.engine.drain(deadline_s))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the relay from doing anything, so that it finds several events at once afterwards."""
+        is_held, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            is_held.set()
+            release.wait(PATIENCE_S)
+
+        self.relay.loop.call_soon_threadsafe(hold)
+        is_held.wait(PATIENCE_S)
+        try:
+            yield
+        finally:
+            release.set()
 
     # -- asking
 
