@@ -210,6 +210,12 @@ def test_the_longest_pause_is_never_above_the_configured_back_off():
     assert EXACT._replace(interval_s=100.0, backoff_max_s=60.0).dead_gap_s == 60.0
 
 
+@pytest.mark.parametrize(("rise", "jitter"), [(1, 0.0), (2, 0.1), (3, 0.5)])
+def test_the_longest_pause_with_jitter_and_rise_is_still_in_time(rise: int, jitter: float):
+    policy = POLICY._replace(rise=rise, jitter=jitter)
+    assert policy.dead_gap_s * (1 + jitter) + (rise - 1) * policy.quick_s == pytest.approx(RETURN_S)
+
+
 def test_rise_probes_in_a_row_bring_a_node_back():
     health = proven(EXACT._replace(rise=3))
     for now in (2.0, 2.5):
@@ -370,6 +376,15 @@ def test_failures_that_go_on_although_probes_pass_are_ejection():
     (change,) = eject(health, "b", 1.0)
     assert str(change) == "node b is dead: 5 failures in a row although probes are answered; ejected for 30 s"
     assert up(health) == ["a", "c"]
+
+
+def test_a_success_between_is_a_new_start_for_a_suspect_that_was_acquitted():
+    health = proven()
+    health.observe_passive("b", 5, 0, 1.0)
+    answer(health, 1.0, *health.due(1.0))
+    health.observe_passive("b", 0, 1, 1.1)
+    assert health.observe_passive("b", 5, 0, 1.2) == []
+    assert health.due(1.2) == ["b"]
 
 
 def test_an_ejected_node_is_back_after_its_time_and_not_before():

@@ -331,6 +331,19 @@ def test_close_ends_what_is_under_way_and_leaves_nothing_open(world: WorldRun, u
     world(test)
 
 
+def test_a_resolver_may_be_used_again_right_after_its_close(world: WorldRun):
+    async def test(w: World) -> None:
+        w.dns.say("www.test", V4)
+        first = asyncio.ensure_future(w.resolver.resolve("www.test"))
+        await asyncio.sleep(0)
+        w.resolver.close()
+        assert await w.resolver.resolve("www.test") == ["10.0.0.1"]
+        with pytest.raises(ResolveError, match="closed"):
+            await first
+
+    world(test)
+
+
 def test_a_nameserver_that_makes_no_sense_is_a_failure(run: Run, tmp_path: Path):
     async def main() -> None:
         resolver = Resolver(["not an address"], hosts_path=tmp_path / "none")
