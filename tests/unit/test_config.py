@@ -181,7 +181,10 @@ def test_absurd_texts_are_refused_in_words(text: str):
 
 def keys_and_values() -> st.SearchStrategy[str]:
     keys = sorted({key for section in FIELDS.values() for key in section} | {"x"})
-    values = ["0", "-1", "0.5", "7", "500", "''", "'a:1'", "'10.0.0.0/8'", "[]", "[1, 'x']", "{}", "{a = 1}", "true", "nan", "[[]]"]
+    values = [
+        *("0", "-1", "0.5", "7", "500", "nan", "2026-11-01", "true", "''", "'a:1'", "'10.0.0.0/8'", "'up'"),
+        *("[]", "[1, 'x']", "['10.0.0.0/8']", "[[]]", "{}", "{a = 1}"),
+    ]
     headers = [f"[{name}]" for name in FIELDS[""]] + [f"[{name}]" for name in ("node.x", "[node]", "x", "listen.http")]
     pairs = st.builds("{} = {}".format, st.sampled_from(keys), st.sampled_from(values))
     text = st.lists(pairs | st.sampled_from(headers), max_size=12).map("\n".join)
