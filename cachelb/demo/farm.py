@@ -23,7 +23,7 @@ from types import TracebackType
 
 from .leash import Leash
 from .squid import AccessEntry, Squid, SquidError, find_squid, free_port, wait_until
-from .squidconf import child_settings, node_settings
+from .squidconf import child_settings, node_settings, parent_lines
 
 __all__ = ["AccessEntry", "Squid", "SquidError", "SquidFarm", "find_squid", "free_port", "wait_until"]
 
@@ -70,13 +70,16 @@ class SquidFarm:
         node.start()
         return node
 
-    def add_child(self, parent: tuple[str, int], *, extra: Sequence[str] = ()) -> Squid:
-        """A downstream Squid that sends everything to `parent` (host, HTTP port), started and ready."""
+    def add_child(self, parent: tuple[str, int], *, lines: Sequence[str] = ()) -> Squid:
+        """A downstream Squid that sends everything to `parent` (host, HTTP port), started and ready.
+
+        lines: squid.conf lines to use instead of ``parent_lines(parent)``.
+        """
         number = len(self.children) + 1
         name, host = f"child{number}", f"127.0.2.{number}"
         directory = self._directory(name)
         port = free_port(host)
-        settings = child_settings(name, host, port, directory, parent=parent, extra=extra)
+        settings = child_settings(name, host, port, directory, lines or parent_lines(parent))
         child = Squid(name, host, port, 0, directory, settings, self._leash)
         self.children.append(child)
         child.start()

@@ -86,6 +86,7 @@ class Squid:
         self.directory = directory
         self._settings = settings
         self._leash = leash
+        self._console = directory / "stderr"
         self._service = "".join(filter(str.isalnum, f"{name}{directory.parent.name}"))  # Squid allows nothing else
         self._process: subprocess.Popen[bytes] | None = None
         self._reqnum = 0
@@ -115,13 +116,14 @@ class Squid:
         (self.directory / "squid.pid").unlink(missing_ok=True)
         if not (self.directory / "squid.conf").exists():
             self._prepare(program)
-        self._process = subprocess.Popen(
-            self._command(program),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C belongs to the demo
-        )
+        with self._console.open("wb") as console:
+            self._process = subprocess.Popen(
+                self._command(program),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=console,
+                start_new_session=True,  # Ctrl-C belongs to the demo
+            )
         self._leash.watch(self._process.pid)
         for name in _SHARED_FILES:
             self._leash.remove(Path(f"/dev/shm/{self._service}-{name}"))
@@ -211,9 +213,9 @@ class Squid:
         return [parse_access_line(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def log_tail(self, lines: int = 12) -> str:
-        """The end of cache.log, for error messages."""
-        path = self.directory / "cache.log"
-        return "\n".join(path.read_text("latin-1").splitlines()[-lines:]) if path.exists() else "(no cache.log)"
+        """The end of cache.log and of stderr (where a bad configuration is told), for error messages."""
+        logs = (path for path in (self.directory / "cache.log", self._console) if path.exists())
+        return "\n".join(line for path in logs for line in path.read_text("latin-1").splitlines()[-lines:])
 
     def _command(self, program: str, *options: str) -> list[str]:
         # -n gives it its own names in /dev/shm; without, all Squids of the machine share them

@@ -71,25 +71,29 @@ digest_rewrite_period 10 seconds
 """
 
 
-def child_settings(
-    name: str, host: str, http_port: int, directory: Path, *, parent: tuple[str, int], extra: Sequence[str] = ()
-) -> str:
-    """squid.conf of a downstream cache whose only parent is `parent` (host, HTTP port), without ICP and digest.
+def parent_lines(parent: tuple[str, int]) -> list[str]:
+    """The squid.conf lines that make `parent` (host, HTTP port) the way to everything, without ICP and digest."""
+    return [
+        f"cache_peer {parent[0]} parent {parent[1]} 0 name=front no-query no-digest no-netdb-exchange",
+        # builds with ICMP believe that everything is 1 ms away and go direct from the second request on
+        "minimum_direct_rtt 0",
+        "minimum_direct_hops 0",
+        "never_direct allow all",
+    ]
+
+
+def child_settings(name: str, host: str, http_port: int, directory: Path, lines: Sequence[str]) -> str:
+    """squid.conf of a downstream cache; `lines` say where it sends its requests (``parent_lines``).
 
     It stores nothing, so that every request reaches the parent.
     """
-    lines = "".join(line + "\n" for line in extra)
+    text = "".join(line + "\n" for line in lines)
     return f"""\
 {_common_settings(name, host, http_port, directory)}
 cache_mem 8 MB
 cache deny all
-cache_peer {parent[0]} parent {parent[1]} 0 name=front no-query no-digest no-netdb-exchange
-# builds with ICMP believe that everything is 1 ms away and go direct from the second request on
-minimum_direct_rtt 0
-minimum_direct_hops 0
-never_direct allow all
 # a reused connection would log the hierarchy code of the request that opened it
 server_persistent_connections off
-{lines}http_access allow lo
+{text}http_access allow lo
 http_access deny all
 """

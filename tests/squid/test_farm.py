@@ -113,3 +113,9 @@ def test_nothing_is_left_behind():
     with pytest.raises(SquidError):
         _ = farm.nodes[0].pid
     assert pid > 0
+
+
+def test_a_squid_that_ends_at_its_start_tells_why(own_farm: Callable[..., SquidFarm]):
+    farm = own_farm(1)
+    with pytest.raises(SquidError, match=r"(?s)child1 ended at its start.*cache_peer"):
+        farm.add_child(("127.0.0.1", 1), lines=["cache_peer"])

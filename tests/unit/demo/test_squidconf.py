@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cachelb.demo.squidconf import child_settings, node_settings
+from cachelb.demo.squidconf import child_settings, node_settings, parent_lines
 
 DIRECTORY = Path("/d")
 
@@ -28,6 +28,6 @@ def test_the_first_http_port_is_the_plain_one():
 
 
 def test_a_child_asks_its_parent_and_never_goes_direct():
-    lines = child_settings("child1", "127.0.2.1", 4000, DIRECTORY, parent=("127.0.0.1", 3128)).splitlines()
+    lines = child_settings("child1", "127.0.2.1", 4000, DIRECTORY, parent_lines(("127.0.0.1", 3128))).splitlines()
     assert "cache_peer 127.0.0.1 parent 3128 0 name=front no-query no-digest no-netdb-exchange" in lines
     assert {"minimum_direct_rtt 0", "never_direct allow all"} <= set(lines)
