@@ -62,13 +62,14 @@ class Answer(Attempts):
         """Bytes of the answer have arrived: when its head is whole, begin to answer."""
         engine = self.engine
         try:
-            head = scan_response(data, engine.limits)
+            head = scan_response(data, engine.limits, len(link.inbuf))
         except BadResponse as exc:
             self._bad_answer(exc)
             return
         if head is None:
             link.inbuf = data
             return
+        link.inbuf = b""
         if head.status < 200:
             self._interim(link, head, data)
             return

@@ -125,10 +125,10 @@ class Attempts:
             if not target.addresses:
                 raise OSError("its name has no address")
             if len(target.addresses) > 1:
-                self.race = Race(self, target, self.engine.loop)
+                self.race = Race(self, target, self.engine.poller)
                 self.race.start()
             else:
-                self.link = open_link(self.engine.loop, target, target.addresses[0])
+                self.link = open_link(self.engine.poller, target, target.addresses[0])
                 self.link.exchange = self
         except OSError as exc:
             self.race = None

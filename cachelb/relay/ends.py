@@ -1,8 +1,8 @@
 """One socket under the event loop: what client connections and links to nodes have in common.
 
 An End knows whether it is being read, and keeps at most one unsent piece.  It decides nothing: who reads, what is sent and
-what a failure means is for its subclasses and their exchange.  The reader is registered once and stays: adding and removing
-it for every request costs about 1 us each (uvloop 0.23, 2026-11).
+what a failure means is for its subclasses and their exchange.  The reader is registered once and stays: each change is a
+system call.
 """
 
 from __future__ import annotations
@@ -10,8 +10,25 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 Buffer = bytes | bytearray | memoryview
+
+
+class Loop(Protocol):
+    """What an End needs of its loop: a ``Poller``, or any asyncio loop."""
+
+    def add_reader(self, fd: int, callback: Callable[[], object]) -> None: ...
+
+    def remove_reader(self, fd: int) -> bool: ...
+
+    def add_writer(self, fd: int, callback: Callable[[], object]) -> None: ...
+
+    def remove_writer(self, fd: int) -> bool: ...
+
+    def call_soon(self, callback: Callable[[], object]) -> asyncio.Handle: ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> asyncio.TimerHandle: ...
 
 
 class End:
@@ -24,7 +41,7 @@ class End:
 
     __slots__ = ("closed", "drained", "fd", "loop", "reading", "sock", "unsent")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
         self.loop = loop
         self.sock = sock
         self.fd = sock.fileno()

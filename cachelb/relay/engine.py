@@ -17,6 +17,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cachelb.config import Config
@@ -30,6 +31,7 @@ from cachelb.relay.memo import Memo
 from cachelb.relay.origins import Origins
 from cachelb.relay.pipes import Pipes
 from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings
+from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.upstream import Target
 from cachelb.routing.classify import BypassRules, Policy
@@ -75,6 +77,7 @@ class Engine:
             teach: is told what this worker learned, for the others.
         """
         self.loop = loop
+        self.poller = Poller(loop)
         self.block = (block if block is not None else memoryview(bytearray(BLOCK_BYTES))).cast("Q")
         self.teach = teach
         self.clock = time.monotonic
@@ -120,7 +123,7 @@ class Engine:
         for listener in self.listeners:
             listener.setblocking(False)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-            self.loop.add_reader(listener.fileno(), self._accept, listener)
+            self.poller.add_reader(listener.fileno(), partial(self._accept, listener))
         self._tick()
 
     def apply(self, blob: bytes) -> int:
@@ -150,7 +153,7 @@ class Engine:
         """Stop accepting, let exchanges finish; return how many were cut."""
         for listener in self.listeners:
             self._accept(listener)  # who is in the backlog was promised a connection
-            self.loop.remove_reader(listener.fileno())
+            self.poller.remove_reader(listener.fileno())
             listener.close()
         self.listeners = []
         self.draining = True
@@ -314,13 +317,16 @@ class Engine:
 
     # -- requests
 
-    def plan(self, data: bytes) -> tuple[LinePlan[Target], BlockPlan, int] | None:
+    def plan(self, data: bytes, seen: int = 0) -> tuple[LinePlan[Target], BlockPlan, int] | None:
         """Plans for the request at the start of ``data`` and the size of its head; None when it is not whole.
+
+        Args:
+            seen: How many bytes of ``data`` were there the last time, so that a head in crumbs is not read again and again.
 
         Raises:
             BadRequest: It is malformed, ambiguous or too large.
         """
-        head = scan_request(data, self.limits)
+        head = scan_request(data, self.limits, seen)
         if head is None:
             return None
         block = self.blocks.get(head.block)
@@ -449,5 +455,6 @@ class Engine:
         self.origins.close()
         self.pipes.close()
         self.small_pipes.close()
+        self.poller.close()
         self._flush_counters()
         self.reports.close()

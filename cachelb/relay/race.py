@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from cachelb.relay.ends import Loop
 from cachelb.relay.upstream import Link, Target, open_link
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Race:
     The addresses come with their families interleaved, so a dead IPv6 path costs a quarter of a second, not a timeout.
     """
 
-    def __init__(self, starter: Starter, target: Target, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, starter: Starter, target: Target, loop: Loop) -> None:
         self.starter = starter
         self.target = target
         self.loop = loop

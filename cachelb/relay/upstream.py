@@ -6,7 +6,6 @@ exchange at a time.  Nothing here retries: a Link tells its exchange what happen
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -14,7 +13,7 @@ import socket
 from typing import TYPE_CHECKING, Protocol
 
 from cachelb.counters import NODE, NODE_INDEX
-from cachelb.relay.ends import End
+from cachelb.relay.ends import End, Loop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +109,7 @@ class Link(End):
 
     __slots__ = ("address", "answering", "deadline", "exchange", "inbuf", "opening", "target", "used")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, target: Target, address: str) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, target: Target, address: str) -> None:
         super().__init__(loop, sock)
         self.target = target
         self.address = address
@@ -176,7 +175,6 @@ class Link(End):
                 return
             if self.inbuf:
                 data = self.inbuf + data
-                self.inbuf = b""
             exchange.link_data(self, data)
         except Exception as exc:  # ours: nothing else may suffer from it
             exchange.crashed(exc)
@@ -190,7 +188,7 @@ class Link(End):
             self.exchange.crashed(exc)
 
 
-def open_link(loop: asyncio.AbstractEventLoop, target: Target, address: str) -> Link:
+def open_link(loop: Loop, target: Target, address: str) -> Link:
     """Make a Link to ``address`` and begin to connect.
 
     Raises:
