@@ -267,6 +267,20 @@ def test_a_wake_is_answered_long_before_the_interval_is_over(run: Run, until: Un
     run(main())
 
 
+def test_a_result_wakes_the_prober(run: Run, until: Until, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(probes, "IDLE_S", 1000.0)
+
+    async def main() -> None:
+        node = await Node([b"", b"", OK]).start()
+        monkeypatch.setattr(probes, "PAUSE_S", 0.0)  # it sleeps before the answer is here, with nothing due
+        it = Watched({"a": node})
+        await until(lambda: len(node.requests) >= 3)
+        await it.stop()
+        node.stop()
+
+    run(main())
+
+
 def test_one_silent_node_does_not_delay_the_probes_of_others(run: Run, until: Until):
     async def main() -> None:
         silent, living = await Node(None).start(), await Node([OK]).start()
