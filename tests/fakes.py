@@ -169,11 +169,12 @@ class Peer:
         return answer
 
     def is_closed(self) -> bool:
-        """Wait until the other side ends the connection; True if it did so without another byte."""
+        """Wait for something: True if it is the connection's end, in whatever way, False if it is a byte."""
         try:
-            return self.read_some() == b""
+            self._rest = self.read_some()
         except ConnectionResetError:
             return True
+        return not self._rest
 
     def is_cut(self) -> bool:
         """Wait for the end; True if the connection was broken, not closed in good order."""

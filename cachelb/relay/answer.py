@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 # How the client connection goes on after an answer: the index of Engine.tails.
 KEEP, KEEP_10, CLOSE = 0, 1, 2
 
+INTERIMS_MAX = 100  # each gives the node new time; nobody has use for so many
+
 
 class Answer(Attempts):
     """The part of an exchange that relays the answer.  ``Exchange`` adds the request and the endings."""
 
     __slots__ = (
-        "answered", "block", "bytes_out", "content_type", "download", "hit", "keep", "reusable", "status", "tunnel_end",
-        "upgrading",
+        "answered", "block", "bytes_out", "content_type", "download", "hit", "interims", "keep", "reusable", "status",
+        "tunnel_end", "upgrading",
     )  # fmt: skip
 
     def __init__(self, client: Client, engine: Engine) -> None:
@@ -49,6 +51,7 @@ class Answer(Attempts):
         self.bytes_out = 0
         self.hit: bool | None = None
         self.content_type = b"-"
+        self.interims = 0  # 1xx answers so far
         self.tunnel_end = 0.0
         self.upgrading = False  # the request's Upgrade was passed on
 
@@ -167,6 +170,10 @@ class Answer(Attempts):
             out = head.head + self.engine.via_line + b"Connection: Upgrade\r\n\r\n"
             self.status = 101
             self._open_tunnel(link, out, data[head.size :])
+            return
+        self.interims += 1
+        if self.interims > INTERIMS_MAX:
+            self._bad_answer(BadResponse(Reason.BAD_RESPONSE, f"more than {INTERIMS_MAX} interim answers"))
             return
         if self.line.minor:
             out = head.head + b"\r\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
 from cachelb.relay.answer import CLOSE, KEEP, KEEP_10, Answer
-from cachelb.relay.attempts import CONNECTING, IDLE, RESOLVING, TUNNEL, WAITING
+from cachelb.relay.attempts import BODY, CONNECTING, IDLE, RESOLVING, TUNNEL, WAITING
 from cachelb.relay.pump import Pump
 from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link, Target
 from cachelb.routing.classify import Kind
@@ -83,6 +83,7 @@ class Exchange(Answer):
         self.hit = None
         self.body = 0
         self.body_used = False
+        self.interims = 0
         self.content_type = b"-"
         self.target = None
         self.request_id = ""
@@ -271,7 +272,8 @@ class Exchange(Answer):
             counts = link.target.counts
             counts[ENDED] += 1
             counts[BYTES] += self.bytes_out
-            if self.reusable and self.phase != TUNNEL:
+            # A long answer was not read beyond its end: what else the node has said must not answer another request.
+            if self.reusable and (self.phase == WAITING or (self.phase == BODY and link.is_quiet())):
                 self.link = None
                 link.answering = False
                 link.target.keep(link, engine.now)

@@ -179,6 +179,16 @@ class Link(End):
         except Exception as exc:  # ours: nothing else may suffer from it
             exchange.crashed(exc)
 
+    def is_quiet(self) -> bool:
+        """Whether nothing has arrived, neither bytes nor an end."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def broken(self) -> None:
         if self.exchange is not None and not self.answering:
             self.exchange.link_lost(self)

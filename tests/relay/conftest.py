@@ -1,7 +1,7 @@
 """The contract's stage: one relay over real loopback sockets, with fake nodes around it.
 
-``farm``: a relay with three nodes; ``make_farm(nodes=2, timeouts={"head_s": 0.1}, ...)``: with settings of a test's own,
-section by section as in the configuration.  Both exist once per implementation of ``Relay``.
+``farm``: a relay with three nodes; ``make_farm(nodes=2, timeouts={"head_s": 0.1}, ...)``: with settings of a test's
+own, section by section as in the configuration.  Both exist once per implementation of ``Relay``.
 
 When a test is over, the stage is taken down and looked at: nobody may have met an internal error, every request to a
 node must have ended, and every descriptor, pipe and connection must be gone.
@@ -75,10 +75,11 @@ RELAYS = {"python": PythonRelay}
 
 
 class Farm:
-    """A relay in front of fake nodes ``n0``, ``n1``, ...; ``origin``: one more fake, for requests that go around them."""
+    """A relay in front of fake nodes ``n0``, ``n1``, ...; ``origin``: one more fake, for what goes around them."""
 
     def __init__(self, relay: PythonRelay, nodes: int, hosts_from: int = 11, **sections: dict[str, Any]) -> None:
         self.relay = relay
+        self.via = VIA
         self.engine = relay.engine  # for looking at; a scenario that changes it is none of the contract
         self.nodes = [FakeSquid(f"127.0.0.{hosts_from + i}", backlog=128) for i in range(nodes)]
         self.origin = FakeSquid("127.0.0.9")
