@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml .ci/packages
 	@touch $@
 
 squid:
-	@.ci/packages squid || echo "make: going on without; what needs a Squid is skipped or says so" >&2
+	@.ci/packages squid curl || echo "make: going on without; what needs them is skipped or says so" >&2
 
 demo: setup
 	$(BIN)/cachelb demo $(DEMO)
