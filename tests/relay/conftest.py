@@ -77,7 +77,7 @@ RELAYS = {"python": PythonRelay}
 class Farm:
     """A relay in front of fake nodes ``n0``, ``n1``, ...; ``origin``: one more fake, for what goes around them."""
 
-    def __init__(self, relay: PythonRelay, nodes: int, hosts_from: int = 11, **sections: dict[str, Any]) -> None:
+    def __init__(self, relay: PythonRelay, nodes: int, hosts_from: int, /, **sections: dict[str, Any]) -> None:
         self.relay = relay
         self.via = VIA
         self.engine = relay.engine  # for looking at; a scenario that changes it is none of the contract
@@ -209,7 +209,7 @@ class Farm:
         for client in self.clients:
             client.close()
         if not self.drained:
-            self.drain(1.0)
+            self.drain(0.2)
         leaks = self.relay.leaks()
         counters = [self.node_counters(i) for i in range(len(self.nodes))]
         ended = self.ended()
