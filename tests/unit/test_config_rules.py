@@ -110,6 +110,13 @@ def test_a_probe_ends_before_the_next_one():
     assert found(health={"interval_s": 0.5, "timeout_s": 0.4}) == []
 
 
+def test_a_clash_with_a_default_is_mended_by_writing_both():
+    clash = {"node": NODES, "health": {"interval_s": 0.5}}
+    assert [hint for *_, hint in check(clash, DEFAULTS)] == ["write both: timeout_s and interval_s"]
+    clash = {"node": NODES, "health": {"interval_s": 0.5, "timeout_s": 1}}
+    assert [hint for *_, hint in check(clash, DEFAULTS)] == [""]
+
+
 def test_least_and_most_are_in_order():
     assert found(resolver={"ttl_min_s": 10, "ttl_max_s": 10}) == []
     assert found(resolver={"ttl_min_s": 11, "ttl_max_s": 10}) == [

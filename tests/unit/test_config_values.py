@@ -133,6 +133,8 @@ def test_hosts_have_one_form(host: str, form: str):
         ("10.0.0.1:3128", "http_port = 3128"),
         ("http://cache1/", "without scheme"),
         ("10.0.0.300", ""),
+        ("[::11", ""),
+        ("::11]", ""),
         ("127.1", ""),
         ("0.0.0.0", ""),
         ("ff02::1", ""),

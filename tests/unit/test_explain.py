@@ -183,6 +183,32 @@ def test_as_text_it_fits_a_terminal_and_cannot_steer_it():
         assert words in text
 
 
+def test_as_text_the_order_of_the_nodes_is_a_table():
+    usual = explain(config(), URL)
+    first, second, third = usual.nodes
+    found = explain(config(), URL, states={first.name: ("dead", 0.0)})
+    table = render(found).partition("order")[2].splitlines()[:4]
+    assert table == [
+        "  node    address         state  weight  share  asked",
+        f"1      {first.name}  {first.host}:3128  dead   1       33.3%  -",
+        f"2      {second.name}  {second.host}:3128  up     1       33.3%  1",
+        f"3      {third.name}  {third.host}:3128  up     1       33.3%  2",
+    ]
+    around = render(explain(config(), URL, "POST"))
+    assert around.count("33.3%  -\n") == 3
+
+
+def test_as_text_a_tunnel_has_neither_hash_nor_order():
+    text = render(explain(config(), "www.example.com:443", "CONNECT"))
+    assert text.splitlines() == [
+        "request  CONNECT www.example.com:443",
+        "client   127.0.0.1",
+        "key      www.example.com:443",
+        "kind     tunnel: connect",
+        "goes     straight to the origin",
+    ]
+
+
 def test_as_text_a_large_farm_is_cut_short():
     nodes = "".join(f'[[node]]\nname = "n{n}"\nhost = "h{n}"\n' for n in range(40))
     found = explain(config(nodes=nodes), URL)
