@@ -1,0 +1,88 @@
+"""What is asked of a front end, and the load generator that asks: wrk with a script of 1,000 browser-like requests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Scenario(NamedTuple):
+    """bytes: of each answer's body.  connections: of the load generator.  close: each carries one request only."""
+
+    name: str
+    bytes: int
+    connections: int
+    close: bool = False
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        return f"{self.name}: {self.bytes} bytes, {self.connections} connections" + (
+            ", one request each" if self.close else ""
+        )
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("small", 400, 32),
+        Scenario("close", 400, 32, close=True),
+        Scenario("8k", 8 << 10, 16),
+        Scenario("64k", 64 << 10, 8),
+        Scenario("1m", 1 << 20, 8),
+        Scenario("10m", 10 << 20, 4),
+        Scenario("many", 400, 256),
+    )
+}
+
+# Requests as a child Squid forwards them: absolute URLs of 97 hosts, Via, X-Forwarded-For.
+LUA = r"""
+local reqs, i = {}, 0
+init = function(args)
+  local path, close = args[1], args[2] == "close"
+  for k = 1, 1000 do
+    local host = "www.site" .. (k % 97) .. ".example.com"
+    reqs[k] = "GET http://" .. host .. "/" .. path .. "/obj" .. k .. ".gif HTTP/1.1\r\nHost: " .. host ..
+      "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:109.0)\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate" ..
+      "\r\nVia: 1.1 child.example.com (squid/5.7)\r\nX-Forwarded-For: 10.0.0." .. (k % 50) ..
+      "\r\nCache-Control: max-age=259200\r\nConnection: " .. (close and "close" or "keep-alive") .. "\r\n\r\n"
+  end
+end
+request = function() i = i % 1000 + 1; return reqs[i] end
+"""
+
+
+class Answers(NamedTuple):
+    """What wrk says about one run.  p50 and p99 as wrk writes them; errors: its line on socket errors, mostly empty."""
+
+    requests: int
+    rps: float
+    p50: str
+    p99: str
+    bad: int
+    errors: str
+
+
+def wrk_command(port: int, scenario: Scenario, seconds: int, script: Path) -> list[str]:
+    """The command that loads 127.0.0.1:``port`` for ``seconds``."""
+    options = ["-t1", f"-c{scenario.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s", "-s", str(script)]
+    ending = "close" if scenario.close else "keep"
+    return ["wrk", *options, f"http://127.0.0.1:{port}", "--", scenario.name, ending]
+
+
+def parse_wrk(output: str) -> Answers:
+    """Read what wrk printed; a run without a summary counts as one without requests."""
+
+    def find(pattern: str, otherwise: str) -> str:
+        match = re.search(pattern, output, re.MULTILINE)
+        return match[1] if match else otherwise
+
+    return Answers(
+        requests=int(find(r"(\d+) requests in [\d.]+(?:ms|s|m)", "0")),
+        rps=float(find(r"Requests/sec:\s+([\d.]+)", "0")),
+        p50=find(r"^\s+50%\s+(\S+)", "-"),
+        p99=find(r"^\s+99%\s+(\S+)", "-"),
+        bad=int(find(r"Non-2xx or 3xx responses: (\d+)", "0")),
+        errors=find(r"Socket errors: (.*)", ""),
+    )
