@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
     from cachelb.relay.plan import BlockPlan
 
+# A head and a body up to this are joined and sent as one piece; above, copying costs more than a second piece.
+JOIN_BYTES = 4096
+
 # How the client connection goes on after an answer: the index of Engine.tails.
 KEEP, KEEP_10, CLOSE = 0, 1, 2
 
@@ -98,11 +101,15 @@ class Answer(Attempts):
         if 0 <= length <= have and self.upload is None:
             # The usual case: the whole answer is here.
             self.reusable = head.keep_alive and have == length
-            out = b"".join((head.head, engine.tails[self.keep * 2 + head.chunked], data[size : size + length]))
+            start = head.head + engine.tails[self.keep * 2 + head.chunked]
             self.answered = True
-            self.bytes_out = len(out)
+            self.bytes_out = len(start) + length
             try:
-                if self.client.send(out):
+                if length <= JOIN_BYTES:
+                    sent = self.client.send(start + data[size : size + length])
+                else:
+                    sent = self.client.send_parts((start, memoryview(data)[size : size + length]))
+                if sent:
                     self.finish()
                     return
             except OSError:

@@ -22,7 +22,7 @@ from cachelb.relay.ends import Buffer, End
 from cachelb.relay.pipes import Pipe, Pipes
 
 READ_BYTES = 65536  # one read of a body that is copied
-SPLICE_BYTES = 32768  # bodies with at least so much to come are spliced; below, two system calls more cost more than the copy
+SPLICE_BYTES = 65536  # bodies with at least so much to come are spliced; below, two more system calls cost more than the copy
 SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
