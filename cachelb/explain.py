@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import request_body
 from cachelb.http.head import Limits, scan_request
-from cachelb.relay.plan import OWNERS, BlockPlan, LinePlan, Planner, PlanSettings
-from cachelb.routing.classify import BypassRules, Kind, Policy
-from cachelb.routing.ports import PortSet
+from cachelb.relay.plan import OWNERS, BlockPlan, LinePlan, Planner, plan_settings
+from cachelb.routing.classify import Kind
 from cachelb.routing.ring import Member
 from cachelb.routing.route import NodeState, admission, pick
 from cachelb.routing.table import make_table
@@ -153,16 +152,9 @@ def _head(method: str, url: str, headers: Iterable[str]) -> bytes:
 
 def planner_of(config: Config, states: Mapping[str, tuple[NodeState, float]]) -> Planner[str]:
     """A planner like the relay's, with the nodes' names for targets."""
-    bypass, relay = config.bypass, config.relay
-    policy = Policy(
-        PortSet.parse(config.access.connect_ports),
-        PortSet.parse(config.access.safe_ports),
-        BypassRules(bypass.hosts, bypass.paths, bypass.headers),
-    )
     members = [Member(node.name, node.weight) for node in config.node]
-    settings = PlanSettings(policy, relay.via, relay.forwarded_for, relay.forwarded_for_hops, bypass.mode)
     admits = [admission(*states.get(node.name, (node.state, 1.0))) for node in config.node]
-    return Planner(settings, make_table(config.hash.algorithm, members), [m.name for m in members], admits)
+    return Planner(plan_settings(config), make_table(config.hash.algorithm, members), [m.name for m in members], admits)
 
 
 class _Question:

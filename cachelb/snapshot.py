@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from cachelb.errors import CachelbError
+from cachelb.routing.route import NodeState
 
 
 class BadSnapshot(CachelbError):
@@ -31,7 +32,7 @@ class NodeView:
     addresses: tuple[str, ...]
     port: int
     weight: float
-    state: str
+    state: NodeState
     share: float = 1.0
 
 

@@ -102,6 +102,10 @@ class Attempts:
             if self.connect(target):
                 return
             self.attempt += 1
+        self.targets_failed()
+
+    def targets_failed(self) -> None:
+        """Every target that may be asked has failed: the last failure is the reason."""
         self.fail(self.last_reason, self.detail)
 
     def reuse(self, link: Link) -> None:
@@ -217,6 +221,12 @@ class Attempts:
             self.link.target.counts[TIMEOUTS] += 1
             self.detail = f"{self.link.target.name}: nothing within {self.engine.timeouts.first_byte_s:g} s"
         self.fail(Reason.FIRST_BYTE_TIMEOUT, self.detail)
+
+    def waits_for(self) -> Target | None:
+        """The target that a connection or an answer is expected from; None when there is none."""
+        if self.phase in (CONNECTING, WAITING) and self.attempt < len(self.targets):
+            return self.targets[self.attempt]
+        return None
 
     def target_died(self, targets: Sequence[Target]) -> None:
         """The node that this exchange waits for was declared dead: go to the new ``targets``, if repeating is allowed."""

@@ -184,6 +184,10 @@ class Client(End):
         """Whether it is the client who is waited for."""
         return self.reading
 
+    def is_idle(self) -> bool:
+        """Nothing has been asked since the last answer, and that is out."""
+        return self.state == READING and not self.inbuf and self.unsent is None
+
     # -- after an exchange
 
     def next_request(self, keep: bool, linger: bool = False) -> None:

@@ -1,7 +1,8 @@
 """The Python relay: one event loop, raw sockets, every HTTP byte of one worker process.
 
 Outside, four verbs (see ``base.Relay``): ``start``, ``apply``, ``counters``, ``drain``.  Inside, it owns what client
-connections share: the plans' memos, the targets with their kept connections, the pipes, the counters and the clock.
+connections share: the plans' memos, the nodes and origins with their kept connections, the pipes, the counters and the
+clock.
 
 Time is coarse on purpose: one tick every ``TICK_S`` sets ``now`` and looks for deadlines that have passed.  A pass over
 20,000 connections costs about 1 ms; a timer object per request would cost more than that every second.
@@ -11,49 +12,40 @@ from __future__ import annotations
 
 import array
 import asyncio
-import ipaddress
-import json
 import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cachelb.config import Config
-from cachelb.config_rules import freeze
-from cachelb.counters import BLOCK_BYTES, END_INDEX, FARM, FARM_INDEX, NODE_INDEX, node_offset
+from cachelb.counters import BLOCK_BYTES, END_INDEX, FARM, FARM_INDEX
 from cachelb.errors import Reason
 from cachelb.http.head import Limits, RequestHead, scan_request
 from cachelb.relay import pages
-from cachelb.relay.client import Client
+from cachelb.relay.door import Door
+from cachelb.relay.fleet import Fleet
 from cachelb.relay.memo import Memo
 from cachelb.relay.origins import Origins
 from cachelb.relay.pipes import Pipes
-from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings
+from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings, plan_settings
 from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.upstream import Target
-from cachelb.routing.classify import BypassRules, Policy
 from cachelb.routing.learned import Learned, Lesson
-from cachelb.routing.ports import PortSet
-from cachelb.routing.ring import Member
-from cachelb.routing.route import admission
-from cachelb.routing.table import Table, make_table
 from cachelb.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from cachelb.http.response import ResponseHead
+    from cachelb.relay.client import Client
     from cachelb.relay.exchange import Exchange
 
 log = logging.getLogger("cachelb.relay")
 
 TICK_S = 0.2
-ACCEPTS = 64  # connections taken at one go, so that a burst does not keep answers waiting
 MEMO_LINE_BYTES = 1024  # longer first lines and blocks are judged anew each time: the memos' memory is bounded by these
 MEMO_BLOCK_BYTES = 2048
 MEMO_BLOCKS = 4096
-ACCESS_MEMO = 10_000
 
 
 class Engine:
@@ -73,7 +65,7 @@ class Engine:
         """Make a relay that serves nothing yet.
 
         Args:
-            block: BLOCK_BYTES of shared memory for the counters, zeroed; private memory if there is none.
+            block: BLOCK_BYTES of shared memory for the counters; private memory if there is none.
             teach: is told what this worker learned, for the others.
         """
         self.loop = loop
@@ -91,12 +83,9 @@ class Engine:
         self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS)
         self.learned = Learned()
         self.learning = True
-        self.clients: set[Client] = set()
-        self.per_client: dict[str, int] = {}
-        self.allowed: dict[str, bool] = {}
-        self.nodes: dict[str, Target] = {}
-        self.in_service: tuple[Target, ...] = ()
-        self.listeners: list[socket.socket] = []
+        self.door = Door(self)
+        self.clients: set[Client] = self.door.clients
+        self.fleet = Fleet(self.block)
         self.draining = False
         self.epoch = -1
         self.config: Config
@@ -104,26 +93,20 @@ class Engine:
         self.planner: Planner[Target]
         self.tails: list[bytes] = []
         self.via_line = b""
-        self._settings = ""
-        self._table: Table | None = None
-        self._table_of: object = None
-        self._turn = 0
-        self._ticker: asyncio.TimerHandle | None = None
-        self._ticks = 0
-        self._idle_event = asyncio.Event()
         self.access_log: Callable[[Exchange, Reason], None] | None = None
         self.reports = Reports(self)
         self.origins = Origins(self)
+        self._settings = ""
+        self._plan_settings: PlanSettings
+        self._ticker: asyncio.TimerHandle | None = None
+        self._ticks = 0
+        self._empty = asyncio.Event()  # the last client has gone while draining
 
     # -- the four verbs
 
     def start(self, listeners: Sequence[socket.socket]) -> None:
         """Begin to accept on ``listeners``; ``drain`` closes them.  A Snapshot must have been applied."""
-        self.listeners = list(listeners)
-        for listener in self.listeners:
-            listener.setblocking(False)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-            self.poller.add_reader(listener.fileno(), partial(self._accept, listener))
+        self.door.open(listeners)
         self._tick()
 
     def apply(self, blob: bytes) -> int:
@@ -134,186 +117,79 @@ class Engine:
         """
         snapshot = Snapshot.unpack(blob)
         if snapshot.settings != self._settings:
-            self._configure(Config.model_validate(freeze(json.loads(snapshot.settings))))
+            self._configure(Config.model_validate_json(snapshot.settings))
             self._settings = snapshot.settings
-        gone = self._place_nodes(snapshot)
+        died = self.fleet.place(snapshot, self.config)
+        self.planner = Planner(self._plan_settings, self.fleet.table, self.fleet.targets, self.fleet.admits)
         self.lines.clear()
         self.host_lines.clear()
         self.epoch = snapshot.epoch
-        if gone:
-            self._move_on(gone)
+        if died:
+            self._move_on(died)
         return self.epoch
 
     def counters(self) -> memoryview:
         """The live block, in the order of ``cachelb.counters``."""
-        self._flush_counters()
+        self._write_counters()
         return self.block
 
     async def drain(self, deadline_s: float) -> int:
         """Stop accepting, let exchanges finish; return how many were cut."""
-        for listener in self.listeners:
-            self._accept(listener)  # who is in the backlog was promised a connection
-            self.poller.remove_reader(listener.fileno())
-            listener.close()
-        self.listeners = []
+        self.door.close()
         self.draining = True
         for client in list(self.clients):
-            if client.state == 0 and not client.inbuf and not client.begun:
+            if client.is_idle():
                 client.close()
-        end = self.clock() + deadline_s
-        while self.clients and self.clock() < end:
-            self._idle_event.clear()
+        if self.clients:
             try:
-                await asyncio.wait_for(self._idle_event.wait(), min(0.5, max(0.01, end - self.clock())))
+                await asyncio.wait_for(self._empty.wait(), deadline_s)
             except TimeoutError:
                 pass
         cut = len(self.clients)
         for client in list(self.clients):
             client.cut()
-        self._close_all()
+        self._close()
         return cut
 
     # -- configuration
 
     def _configure(self, config: Config) -> None:
+        limits, bypass = config.limits, config.bypass
         self.config = config
-        limits = config.limits
         self.timeouts = config.timeouts
         self.limits = Limits(limits.head_bytes, limits.url_bytes, limits.fields)
-        self.most_clients = limits.connections
-        self.most_per_client = limits.connections_per_client
-        self.allow = config.access.allow
-        self.allowed.clear()
-        bypass = config.bypass
-        self.learning = bypass.learn and bypass.mode != "off"
-        rules = BypassRules(bypass.hosts, bypass.paths, bypass.headers)
-        policy = Policy(PortSet.parse(config.access.connect_ports), PortSet.parse(config.access.safe_ports), rules)
-        self.plan_settings = PlanSettings(
-            policy, config.relay.via, config.relay.forwarded_for, config.relay.forwarded_for_hops, bypass.mode
-        )
-        via = f"Via: 1.1 {config.relay.via} (cachelb)\r\n".encode("latin-1")
-        self.via_line = via
+        self._plan_settings = plan_settings(config)
+        self.via_line = f"Via: 1.1 {config.relay.via} (cachelb)\r\n".encode("latin-1")
         coding = b"Transfer-Encoding: chunked\r\n"
         self.tails = [
-            via + extra + end + b"\r\n"
+            self.via_line + extra + end + b"\r\n"
             for end in (b"", b"Connection: keep-alive\r\n", b"Connection: close\r\n")
             for extra in (b"", coding)
         ]
         self.blocks.clear()
         self.lines = Memo(limits.memo_entries)
         self.host_lines = Memo(limits.memo_entries)
+        self.learning = bypass.learn and bypass.mode != "off"
         self.learned = Learned(ttl_s=bypass.learn_ttl_s)
+        self.door.configure(config)
         self.origins.configure(config)
         self.reports.configure(config)
 
-    def _place_nodes(self, snapshot: Snapshot) -> set[Target]:
-        """Take over the nodes of ``snapshot``; return the targets that serve no more."""
-        before = self.nodes
-        nodes: dict[str, Target] = {}
-        gone: set[Target] = set()
-        hierarchy = "CARP"
-        for view in snapshot.nodes:
-            target = before.get(view.name)
-            if target is None or target.slot != view.slot:
-                target = Target(view.name, view.addresses, view.port, view.slot, hierarchy)
-                start = node_offset(view.slot)
-                target.counts = list(self.block[start : start + len(target.counts)])
-            elif (target.addresses, target.port) != (view.addresses, view.port):
-                target.addresses, target.port = view.addresses, view.port
-                target.close_idle()
-            if view.state == "dead" and target.state != "dead":
-                gone.add(target)
-                target.close_idle()
-            target.state = view.state
-            target.idle_max = self.config.limits.idle_per_node
-            target.keep_s = self.timeouts.node_keep_alive_s
-            nodes[view.name] = target
-        for name, target in before.items():
-            if nodes.get(name) is not target:
-                gone.add(target)
-                target.close_idle()
-                target.idle_max = 0  # what is still in use is closed, not kept
-        self.nodes = nodes
-        members = [Member(view.name, view.weight) for view in snapshot.nodes]
-        made_of = (self.config.hash.algorithm, tuple(members))
-        if made_of != self._table_of:
-            self._table = make_table(self.config.hash.algorithm, members) if members else None
-            self._table_of = made_of
-        targets = list(nodes.values())
-        admits = [admission(view.state, view.share) for view in snapshot.nodes]  # type: ignore[arg-type]
-        self.in_service = tuple(t for t, a in zip(targets, admits, strict=True) if a > 0) or tuple(
-            t for t, a in zip(targets, admits, strict=True) if a < 0
-        )
-        self.planner = Planner(self.plan_settings, self._table, targets, admits)
-        return gone
-
-    def _move_on(self, gone: set[Target]) -> None:
-        """Take exchanges that wait for a dead or removed node to its successor at once."""
+    def _move_on(self, died: set[Target]) -> None:
+        """Take exchanges that wait for a node that has just died to its successor at once."""
         for client in list(self.clients):
             exchange = client.exchange
-            if client.state == 1 and exchange.targets and exchange.attempt < len(exchange.targets):
-                target = exchange.targets[exchange.attempt]
-                if target in gone and target.state == "dead":
-                    try:
-                        exchange.target_died(self.planner.owners(exchange.line.key))
-                    except Exception as exc:
-                        client.crashed(exc)
-
-    # -- clients
-
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS):
-            try:
-                sock, address = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                self.reports.limited("accept", f"cannot accept a connection: {exc}")
-                return
-            sock.setblocking(False)
-            ip: str = address[0]
-            if ip.startswith("::ffff:"):
-                ip = ip[7:]
-            self.farm[FARM_INDEX["clients"]] += 1
-            count = self.per_client.get(ip, 0)
-            if len(self.clients) >= self.most_clients or count >= self.most_per_client:
-                self._turn_away(sock, ip, count)
-                continue
-            self.per_client[ip] = count + 1
-            client = Client(self, sock, ip, not self._may_use(ip))
-            self.clients.add(client)
-            client.resume()
-
-    def _turn_away(self, sock: socket.socket, ip: str, count: int) -> None:
-        reason = Reason.OVERLOADED if count < self.most_per_client else Reason.TOO_MANY_CONNECTIONS
-        self.farm[self.ends[reason]] += 1
-        self.reports.limited(reason.label, f"client {ip} turned away: {reason.value.text}")
-        try:
-            sock.send(pages.error_page(reason, "", b"", self.reports.request_id(), self.planner.via_name))
-        except OSError:
-            pass
-        sock.close()
-
-    def _may_use(self, ip: str) -> bool:
-        allowed = self.allowed.get(ip)
-        if allowed is None:
-            address = ipaddress.ip_address(ip.partition("%")[0])
-            allowed = any(address in network for network in self.allow)
-            if len(self.allowed) >= ACCESS_MEMO:
-                self.allowed.clear()
-            self.allowed[ip] = allowed
-        return allowed
+            if exchange.waits_for() in died:
+                try:
+                    exchange.target_died(self.planner.owners(exchange.line.key))
+                except Exception as exc:
+                    client.crashed(exc)
 
     def forget(self, client: Client) -> None:
         """A client connection is closed."""
-        self.clients.discard(client)
-        count = self.per_client.get(client.ip, 1) - 1
-        if count:
-            self.per_client[client.ip] = count
-        else:
-            self.per_client.pop(client.ip, None)
+        self.door.forget(client)
         if self.draining and not self.clients:
-            self._idle_event.set()
+            self._empty.set()
 
     # -- requests
 
@@ -352,11 +228,7 @@ class Engine:
 
     def spread(self) -> tuple[Target, ...]:
         """Nodes for a request that is not hashed, in turn."""
-        nodes = self.in_service
-        if not nodes:
-            return ()
-        self._turn = (self._turn + 1) % len(nodes)
-        return (nodes[self._turn :] + nodes[: self._turn])[:3]
+        return self.fleet.spread()
 
     def find_origin(self, exchange: Exchange, host: bytes, port: int) -> None:
         """Find out where ``host`` is and whether it may be asked; the exchange is told."""
@@ -418,43 +290,41 @@ class Engine:
         self.now = now = self.clock()
         self._ticks += 1
         try:
-            if self._ticks % 2 == 0:
-                for client in [client for client in self.clients if client.deadline <= now]:
-                    try:
-                        client.expired()
-                    except Exception as exc:
-                        client.crashed(exc)
-            if self._ticks % 5 == 0:
-                for target in self.nodes.values():
-                    target.expire(now)
-                self.origins.expire(now)
-            if self._ticks % 50 == 0:
-                self.learned.expire(now)
-            self._flush_counters()
-            self.reports.tick(now)
+            self._every_tick(now)
         except Exception as exc:
             self.crashed(exc)
         self._ticker = self.loop.call_later(TICK_S, self._tick)
 
-    def _flush_counters(self) -> None:
-        farm, block = self.farm, self.block
+    def _every_tick(self, now: float) -> None:
+        for client in [client for client in self.clients if client.deadline <= now]:
+            try:
+                client.expired()
+            except Exception as exc:
+                client.crashed(exc)
+        if self.door.resting:
+            self.door.watch()
+        if self._ticks % 5 == 0:
+            self.fleet.expire(now)
+            self.origins.expire(now)
+        if self._ticks % 50 == 0:
+            self.learned.expire(now)
+        self._write_counters()
+        self.reports.tick(now)
+
+    def _write_counters(self) -> None:
+        farm = self.farm
         farm[FARM_INDEX["clients_open"]] = len(self.clients)
         farm[FARM_INDEX["learned_urls"]], farm[FARM_INDEX["learned_segments"]] = self.learned.sizes()
-        block[: len(farm)] = memoryview(array.array("Q", farm))
-        idle = NODE_INDEX["idle"]
-        for target in self.nodes.values():
-            target.counts[idle] = len(target.idle)
-            start = node_offset(target.slot)
-            block[start : start + len(target.counts)] = memoryview(array.array("Q", target.counts))
+        self.block[: len(farm)] = memoryview(array.array("Q", farm))
+        self.fleet.write_counters()
 
-    def _close_all(self) -> None:
+    def _close(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
-        for target in self.nodes.values():
-            target.close_idle()
+        self.fleet.close()
         self.origins.close()
         self.pipes.close()
         self.small_pipes.close()
         self.poller.close()
-        self._flush_counters()
+        self._write_counters()
         self.reports.close()

@@ -25,6 +25,7 @@ _DENIALS = frozenset((Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATI
 _TIMEOUTS = frozenset(
     (Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.BODY_STALLED, Reason.CLIENT_STALLED, Reason.BODY_TIMEOUT)
 )
+_UNREACHABLE = frozenset((Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.NODE_DEAD))
 _HASHED = frozenset(("get", "only-if-cached"))
 
 
@@ -58,12 +59,12 @@ class Exchange(Answer):
             if why is not None:
                 self._bypass(why)
                 return
+        self.why = "get"
         targets = line.targets
         if not targets:
             self._farm_dead()
             return
         self.targets = targets
-        self.why = "get"
         engine.farm[engine.HASHED] += 1
         self.head = b"".join((line.head, block.pre, self.client.ip_bytes if block.ip else b"", block.post))
         idle = targets[0].idle
@@ -125,7 +126,9 @@ class Exchange(Answer):
         elif verdict.kind is Kind.BYPASS:
             self._bypass(verdict.why)
         else:
-            why = engine.learned.lookup(line.key, line.segment, engine.now) if engine.learned.size else None
+            why = None
+            if engine.learned.size and not fields.only_if_cached:
+                why = engine.learned.lookup(line.key, line.segment, engine.now)
             if why is not None:
                 self._bypass(why)
             else:
@@ -140,10 +143,23 @@ class Exchange(Answer):
         self._send_to(targets, self._node_head())
 
     def _farm_dead(self) -> None:
-        if self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct:
+        if self._may_go_around():
             self._bypass("farm dead")
         else:
             self.fail(Reason.NO_NODE, "no cache of the farm is in service")
+
+    def _may_go_around(self) -> bool:
+        """Whether a request for the farm may do without it; who wants only what is cached does not want the origin's."""
+        return self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct and self.why != "only-if-cached"
+
+    def targets_failed(self) -> None:
+        """No node could be asked, though they are not known to be dead yet: that must not cost the request."""
+        is_node = self.target is not None and self.target.is_node
+        if is_node and self.last_reason in _UNREACHABLE and self._may_go_around():
+            self.attempt = self.tried = 0
+            self._bypass("farm dead")
+        else:
+            super().targets_failed()
 
     def _bypass(self, why: str) -> None:
         engine, line = self.engine, self.line

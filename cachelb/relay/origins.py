@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cachelb.counters import NODE_INDEX
 from cachelb.errors import Reason
 from cachelb.nodes.resolve import ResolveError, Resolver
+from cachelb.nodes.watch import make_resolver
 from cachelb.relay.upstream import Target
 from cachelb.routing.guard import allowed_addresses
 
@@ -32,6 +33,7 @@ class Origins:
         self.known: dict[tuple[bytes, int], Target] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.resolver: Resolver | None = None
+        self._settings: object = None
         self.allow_private = False
         self.own: frozenset[tuple[str, int]] = frozenset()
         self.own_ports: frozenset[int] = frozenset()
@@ -39,13 +41,17 @@ class Origins:
 
     def configure(self, config: Config) -> None:
         """Take over new settings; kept connections were allowed by the old ones, so they go."""
-        self.close()
+        self.forget()
         self.allow_private = config.bypass.allow_private
         self.most_idle = config.limits.idle_direct
         listeners = [*config.listen.http, *config.listen.admin]
         self.own = frozenset((address.host, address.port) for address in listeners)
         self.own_ports = frozenset(address.port for address in listeners)
-        self.resolver = Resolver(**config.resolver.model_dump())
+        if config.resolver != self._settings:
+            if self.resolver is not None:
+                self.resolver.close()
+            self.resolver = make_resolver(config.resolver)
+            self._settings = config.resolver
 
     def find(self, exchange: Exchange, host: bytes, port: int) -> None:
         """Tell ``exchange`` its target, at once where the address is known, or end it."""
@@ -114,11 +120,16 @@ class Origins:
                 del self.known[key]
 
     def close(self) -> None:
+        """Close every kept connection and free the resolver."""
+        self.forget()
+        if self.resolver is not None:
+            self.resolver.close()
+            self.resolver = None
+            self._settings = None
+
+    def forget(self) -> None:
         """Close every kept connection and forget every origin."""
         for target in self.known.values():
             target.idle_max = 0
             target.close_idle()
         self.known.clear()
-        if self.resolver is not None:
-            self.resolver.close()
-            self.resolver = None

@@ -9,16 +9,20 @@ Left out: sockets, learned verdicts (they change with every answer), retries.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
 
+from cachelb.config import Config
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.fields import RequestFields, request_fields
 from cachelb.http.head import RequestHead
 from cachelb.http.rewrite import EditPolicy, is_loop, request_edit
 from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin
 from cachelb.relay import pages
-from cachelb.routing.classify import Kind, Policy, Verdict, classify
+from cachelb.routing.classify import BypassRules, Kind, Policy, Verdict, classify
+from cachelb.routing.ports import PortSet
 from cachelb.routing.route import live_owners
 from cachelb.routing.table import Table
 
@@ -97,6 +101,17 @@ class PlanSettings(NamedTuple):
     forwarded_for: str
     forwarded_for_hops: int
     bypass_mode: str
+
+
+def plan_settings(config: Config) -> PlanSettings:
+    """The part of a configuration that plans depend on."""
+    bypass, relay = config.bypass, config.relay
+    policy = Policy(
+        PortSet.parse(config.access.connect_ports),
+        PortSet.parse(config.access.safe_ports),
+        BypassRules(bypass.hosts, bypass.paths, bypass.headers),
+    )
+    return PlanSettings(policy, relay.via, relay.forwarded_for, relay.forwarded_for_hops, bypass.mode)
 
 
 class Planner(Generic[T]):
@@ -218,6 +233,9 @@ class Planner(Generic[T]):
         hops = line.method in (b"OPTIONS", b"TRACE")
         edit = request_edit(block.block, block.fields, self._edits[line.minor, to_origin, upgrade, hops])
         end = b"Connection: Upgrade\r\n\r\n" if upgrade else b"\r\n"
+        if line.url is not None and line.url.userinfo and not block.fields.authorization:
+            # What stands before "@" is not part of the key; it goes on as Squid sends it.
+            end = b"Authorization: Basic " + base64.b64encode(unquote_to_bytes(line.url.userinfo)) + b"\r\n" + end
         return edit.pre + (ip + edit.post if edit.post else b"") + end
 
     def local_answer(self, line: LinePlan[T], block: BlockPlan, why: str, keep: bool) -> bytes:

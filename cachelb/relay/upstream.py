@@ -6,6 +6,7 @@ exchange at a time.  Nothing here retries: a Link tells its exchange what happen
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import os
@@ -78,6 +79,10 @@ class Target:
         self.idle_max = 256
         self.keep_s = 55.0
         self.counts = [0] * len(NODE)
+
+    def as_block(self) -> memoryview:
+        """The counters as they stand in a shared block."""
+        return memoryview(array.array("Q", self.counts))
 
     def keep(self, link: Link, now: float) -> None:
         """Keep an idle Link for a later exchange, or close it when there are enough."""

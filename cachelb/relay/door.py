@@ -1,0 +1,142 @@
+"""Who comes in: accepting, the client networks that are allowed, and the limits on connections.
+
+A client of a network that is not allowed still gets a connection, and on it one answer that says why.  One that is over a
+limit gets that answer at once, without a request being read.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cachelb.counters import FARM_INDEX
+from cachelb.errors import Reason
+from cachelb.relay import pages
+from cachelb.relay.client import Client
+
+if TYPE_CHECKING:
+    from cachelb.config import Config
+    from cachelb.relay.engine import Engine
+
+ACCEPTS = 64  # connections taken at one go, so that a burst does not keep answers waiting
+KNOWN_MAX = 10_000  # addresses whose permission is remembered
+
+_CLIENTS = FARM_INDEX["clients"]
+# No descriptors or no memory: the connection stays in the backlog, and asking again at once would only burn the processor.
+_OUT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class Door:
+    """The listening sockets of one relay and the clients that came through them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.clients: set[Client] = set()
+        self.listeners: list[socket.socket] = []
+        self.resting = False  # out of descriptors: not accepting until the next tick
+        self._per_client: dict[str, int] = {}
+        self._known: dict[str, bool] = {}
+        self._config: Config
+
+    def configure(self, config: Config) -> None:
+        """Take over limits and networks."""
+        self._config = config
+        self._known.clear()
+
+    def open(self, listeners: Sequence[socket.socket]) -> None:
+        """Begin to accept on ``listeners``, which are the Door's from now on."""
+        self.listeners = list(listeners)
+        for listener in self.listeners:
+            listener.setblocking(False)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        self.watch()
+
+    def watch(self) -> None:
+        """Accept, or accept again after a rest."""
+        self.resting = False
+        for listener in self.listeners:
+            self.engine.poller.add_reader(listener.fileno(), partial(self._accept, listener))
+
+    def _rest(self) -> None:
+        self.resting = True
+        for listener in self.listeners:
+            self.engine.poller.remove_reader(listener.fileno())
+
+    def close(self) -> None:
+        """Accept who is waiting, for they were promised a connection, then nobody more."""
+        for listener in self.listeners:
+            self._accept(listener)
+        if not self.resting:
+            self._rest()
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = []
+
+    def _accept(self, listener: socket.socket) -> None:
+        engine = self.engine
+        for _ in range(ACCEPTS):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                engine.reports.limited("accept", f"cannot accept a connection: {exc}")
+                if exc.errno in _OUT_OF and not self.resting:
+                    self._rest()
+                    return
+                continue
+            engine.farm[_CLIENTS] += 1
+            try:
+                self._admit(sock, address[0])
+            except Exception as exc:  # ours: it must not keep others from coming in
+                engine.crashed(exc)
+                sock.close()
+
+    def _admit(self, sock: socket.socket, ip: str) -> None:
+        sock.setblocking(False)
+        if ip.startswith("::ffff:"):
+            ip = ip[7:]
+        limits = self._config.limits
+        count = self._per_client.get(ip, 0)
+        if count >= limits.connections_per_client:
+            self._turn_away(sock, ip, Reason.TOO_MANY_CONNECTIONS)
+        elif len(self.clients) >= limits.connections:
+            self._turn_away(sock, ip, Reason.OVERLOADED)
+        else:
+            client = Client(self.engine, sock, ip, not self._may_use(ip))
+            self._per_client[ip] = count + 1
+            self.clients.add(client)
+            client.resume()
+
+    def _turn_away(self, sock: socket.socket, ip: str, reason: Reason) -> None:
+        engine = self.engine
+        engine.farm[engine.ends[reason]] += 1
+        engine.reports.limited(reason.label, f"client {ip} turned away: {reason.value.text}")
+        try:
+            sock.send(pages.error_page(reason, "", b"", engine.reports.request_id(), engine.planner.via_name))
+        except OSError:
+            pass
+        sock.close()
+
+    def _may_use(self, ip: str) -> bool:
+        allowed = self._known.get(ip)
+        if allowed is None:
+            address = ipaddress.ip_address(ip.partition("%")[0])
+            allowed = any(address in network for network in self._config.access.allow)
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[ip] = allowed
+        return allowed
+
+    def forget(self, client: Client) -> None:
+        """A client connection is closed."""
+        self.clients.discard(client)
+        count = self._per_client.get(client.ip, 1) - 1
+        if count:
+            self._per_client[client.ip] = count
+        else:
+            self._per_client.pop(client.ip, None)

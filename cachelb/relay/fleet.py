@@ -1,0 +1,108 @@
+"""The nodes of the Snapshot in force, as Targets with their connections.
+
+A node is the same Target from one Snapshot to the next while its name stays, so its kept connections and counters stay too.
+The table of owners is made anew only when names, weights, order or the algorithm change: a death moves keys without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cachelb.counters import NODE_INDEX, node_offset
+from cachelb.relay.upstream import Target
+from cachelb.routing.ring import Member
+from cachelb.routing.route import admission
+from cachelb.routing.table import Table, make_table
+
+if TYPE_CHECKING:
+    from cachelb.config import Config
+    from cachelb.snapshot import NodeView, Snapshot
+
+SPREAD = 3  # nodes offered for a request that is not hashed: as many as are tried (attempts.TARGETS_MAX)
+
+_IDLE = NODE_INDEX["idle"]
+
+
+class Fleet:
+    """All nodes of one relay.
+
+    Attributes:
+        targets: in the order of the Snapshot; admits: for each, what ``routing.route`` reads; table: owners of keys.
+        in_service: those that take requests which are not hashed.
+    """
+
+    def __init__(self, block: memoryview) -> None:
+        self.block = block
+        self.targets: list[Target] = []
+        self.admits: list[float] = []
+        self.table: Table | None = None
+        self.in_service: tuple[Target, ...] = ()
+        self._by_name: dict[str, Target] = {}
+        self._made_of: object = None
+        self._turn = 0
+
+    def place(self, snapshot: Snapshot, config: Config) -> set[Target]:
+        """Take over the nodes of ``snapshot``; return those that have just died."""
+        before = self._by_name
+        self._by_name = {}
+        died: set[Target] = set()
+        for view in snapshot.nodes:
+            target = self._target(before.get(view.name), view)
+            if view.state == "dead" and target.state != "dead":
+                died.add(target)
+                target.close_idle()
+            target.state = view.state
+            target.idle_max = config.limits.idle_per_node
+            target.keep_s = config.timeouts.node_keep_alive_s
+            self._by_name[view.name] = target
+        for name, target in before.items():
+            if self._by_name.get(name) is not target:
+                target.close_idle()
+                target.idle_max = 0  # what is still in use is closed when it is done, not kept
+        members = [Member(view.name, view.weight) for view in snapshot.nodes]
+        made_of = (config.hash.algorithm, tuple(members))
+        if made_of != self._made_of:
+            self.table = make_table(config.hash.algorithm, members) if members else None
+            self._made_of = made_of
+        self.targets = list(self._by_name.values())
+        self.admits = [admission(view.state, view.share) for view in snapshot.nodes]
+        up = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits > 0]
+        last = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits < 0]
+        self.in_service = tuple(up or last)
+        return died
+
+    def _target(self, known: Target | None, view: NodeView) -> Target:
+        if known is None or known.slot != view.slot:
+            target = Target(view.name, view.addresses, view.port, view.slot)
+            start = node_offset(view.slot)
+            target.counts = list(self.block[start : start + len(target.counts)])  # a restarted worker counts on
+            return target
+        if (known.addresses, known.port) != (view.addresses, view.port):
+            known.addresses, known.port = view.addresses, view.port
+            known.close_idle()
+        return known
+
+    def spread(self) -> tuple[Target, ...]:
+        """Nodes for a request that is not hashed, in turn; empty where none is in service."""
+        nodes = self.in_service
+        if not nodes:
+            return ()
+        self._turn = (self._turn + 1) % len(nodes)
+        return (nodes[self._turn :] + nodes[: self._turn])[:SPREAD]
+
+    def expire(self, now: float) -> None:
+        """Close connections that have been idle for too long."""
+        for target in self.targets:
+            target.expire(now)
+
+    def write_counters(self) -> None:
+        """Copy the nodes' counters into the shared block."""
+        for target in self.targets:
+            target.counts[_IDLE] = len(target.idle)
+            start = node_offset(target.slot)
+            self.block[start : start + len(target.counts)] = target.as_block()
+
+    def close(self) -> None:
+        """Close every kept connection."""
+        for target in self.targets:
+            target.close_idle()
