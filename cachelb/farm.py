@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cachelb.counters import NODE_SLOTS
 from cachelb.nodes.names import literal
+from cachelb.routing.route import NodeState
 from cachelb.snapshot import NodeView
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Farm:
         """The nodes as a relay sees them, in the order of the configuration.  One without an address is dead."""
         views = []
         for name, node in self.nodes.items():
-            state: str = node.state
+            state: NodeState = node.state
             share = 1.0
             where = self.addresses[name]
             known = health.get(name)

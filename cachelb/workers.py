@@ -149,15 +149,15 @@ class Workers:
         for worker in self.workers:
             for listener in worker.listeners:
                 listener.close()
-        done = asyncio.gather(*self.tasks, return_exceptions=True)
+        ended = asyncio.create_task(asyncio.wait(self.tasks))
         hurried = asyncio.create_task(hurry.wait())
-        await asyncio.wait([done, hurried], timeout=deadline_s + 2.0, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({ended, hurried}, timeout=deadline_s + 2.0, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         for worker in self.workers:
             if worker.pid and worker.process is not None:
                 with contextlib.suppress(ProcessLookupError):
                     worker.process.kill()
-        await asyncio.wait([done], timeout=5.0)
+        await asyncio.wait({ended}, timeout=5.0)
         return sum(worker.drained or 0 for worker in self.workers)
 
 

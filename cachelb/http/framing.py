@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 from cachelb.errors import BadRequest, CachelbError, Reason
 from cachelb.http.fields import RequestFields
 from cachelb.http.grammar import FIELD_START, MAX_LENGTH, TOKEN, VALUE
-from cachelb.http.head import RequestHead
 from cachelb.http.response import ResponseHead
 
 EMPTY = 0
@@ -52,7 +52,17 @@ class ChunkError(CachelbError):
     """The bytes are not a chunked body; what exactly is wrong, in words."""
 
 
-def request_body(head: RequestHead, fields: RequestFields) -> int:
+class FirstLine(Protocol):
+    """What is asked of a first line: a RequestHead, or whatever the caller has made of one."""
+
+    @property
+    def method(self) -> bytes: ...
+
+    @property
+    def minor(self) -> int: ...
+
+
+def request_body(head: FirstLine, fields: RequestFields) -> int:
     """The length of a request's body: EMPTY, CHUNKED or a number of bytes.
 
     Makes the checks that need head and fields together.

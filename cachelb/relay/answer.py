@@ -96,6 +96,9 @@ class Answer(Attempts):
             counts[ORIGIN_ERRORS] += 1
         elif head.uncacheable or engine.learned.busy:
             engine.observe(self, head)
+        if length == 0 and self.line.method == b"CONNECT" and head.status < 300:
+            self._open_tunnel(link, head.head + engine.via_line + b"\r\n", data[head.size :])
+            return
         size = head.size
         have = len(data) - size
         if 0 <= length <= have and self.upload is None:

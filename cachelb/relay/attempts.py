@@ -59,7 +59,7 @@ class Attempts:
         self.client = client
         self.engine = engine
         self.phase = IDLE
-        self.line: LinePlan
+        self.line: LinePlan[Target]
         self.head = b""
         self.body = 0
         self.body_used = False
@@ -81,6 +81,14 @@ class Attempts:
 
     def head_sent(self, link: Link) -> None:
         """The request's head is out: its body may follow."""
+        raise NotImplementedError
+
+    def link_data(self, link: Link, data: bytes) -> None:
+        """Bytes of the answer have arrived."""
+        raise NotImplementedError
+
+    def link_readable(self, link: Link) -> None:
+        """The link has more of the body."""
         raise NotImplementedError
 
     # -- choosing

@@ -21,6 +21,7 @@ from cachelb.relay.attempts import IDLE
 from cachelb.relay.ends import End
 from cachelb.relay.exchange import Exchange
 from cachelb.relay.plan import NO_FIELDS, BlockPlan, LinePlan
+from cachelb.relay.upstream import Target
 
 if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
@@ -35,7 +36,7 @@ LINGER_BYTES = 1 << 20  # read and thrown away at most
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: close() sends RST
 
-UNKNOWN_LINE: LinePlan = LinePlan(b"NONE", b"error:invalid-request", 1)
+UNKNOWN_LINE: LinePlan[Target] = LinePlan(b"NONE", b"error:invalid-request", 1)
 UNKNOWN_BLOCK = BlockPlan(b"", NO_FIELDS)
 
 

@@ -37,6 +37,7 @@ from cachelb.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from cachelb.http.response import ResponseHead
+    from cachelb.relay.answer import Answer
     from cachelb.relay.client import Client
     from cachelb.relay.exchange import Exchange
 
@@ -234,7 +235,7 @@ class Engine:
         """Find out where ``host`` is and whether it may be asked; the exchange is told."""
         self.origins.find(exchange, host, port)
 
-    def observe(self, exchange: Exchange, head: ResponseHead) -> None:
+    def observe(self, exchange: Answer, head: ResponseHead) -> None:
         """Learn from an answer what the next request for its URL, or for its neighbours, should do."""
         line = exchange.line
         if not self.learning or not line.segment or line.method not in (b"GET", b"HEAD"):
