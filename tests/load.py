@@ -61,13 +61,17 @@ def expected_body(path: str) -> bytes:
 
 
 class Client:
-    """One client of `proxy` (host, port), for paths of `origin`.  A lost connection is opened anew by the next request."""
+    """One client of `proxy` (host, port), for paths of `origin`.  The next request opens a lost connection anew.
+
+    fields: of the latest answer, names in lower case.
+    """
 
     def __init__(self, proxy: tuple[str, int], origin: OriginProcess) -> None:
         self.proxy = proxy
         self.origin = origin
         self._sock: socket.socket | None = None
         self._data = b""
+        self.fields: dict[bytes, bytes] = {}
 
     @property
     def port(self) -> int:
@@ -86,7 +90,7 @@ class Client:
             lines = [f"GET {self.origin.base}{path} HTTP/1.1", f"Host: {self.origin.host}:{self.origin.port}", *fields]
             self._sock.sendall("\r\n".join([*lines, "", ""]).encode())
             head, content = self._read_answer(self._sock)
-            status = head.status
+            status, self.fields = head.status, head.fields
             if found := _X_CACHE.search(head.fields.get(b"x-cache", b"")):
                 node, hit = found[2].decode(), found[1] == b"HIT"
             if status != 200:

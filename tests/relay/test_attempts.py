@@ -32,7 +32,7 @@ def test_a_refused_connection_goes_to_the_second_owner(farm):
 
 
 def test_three_owners_are_tried_at_most(make_farm):
-    farm = make_farm(5)
+    farm = make_farm(5, bypass={"mode": "nodes"})
     url = farm.url(4, 3, 2)
     for node in farm.nodes:
         node.refuse()
@@ -41,6 +41,17 @@ def test_three_owners_are_tried_at_most(make_farm):
     assert b"connection_refused" in answer.fields[b"proxy-status"]
     assert [farm.node_counters(i)["requests"] for i in range(5)] == [0, 0, 1, 1, 1]
     assert farm.ended() == {"connect_refused": 1}
+
+
+def test_nodes_that_nobody_can_reach_are_gone_around_before_they_are_known_to_be_dead(farm):
+    for node in farm.nodes:
+        node.refuse()
+    farm.origin.serve(ok(b"from the origin"))
+    assert farm.ask(farm.origin_url()).body == b"from the origin"
+    assert farm.ended() == {"done": 1}
+    assert farm.counter("bypassed") == 1
+    only_cached = farm.ask(farm.origin_url(), "Cache-Control: only-if-cached")
+    assert only_cached.status == 503
 
 
 def test_a_node_that_does_not_accept_is_given_up_for_the_next(make_farm):
@@ -56,7 +67,7 @@ def test_a_node_that_does_not_accept_is_given_up_for_the_next(make_farm):
 
 
 def test_nodes_that_do_not_accept_end_in_a_504(make_farm):
-    farm = make_farm(1, timeouts={"connect_s": 0.1})
+    farm = make_farm(1, timeouts={"connect_s": 0.1}, bypass={"mode": "nodes"})
     farm.nodes[0].refuse()
     farm.nodes[0] = FakeSquid(farm.nodes[0].host, backlog=0)
     farm.apply()

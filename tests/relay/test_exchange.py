@@ -152,7 +152,8 @@ def test_internal_pages_of_the_nodes_are_not_shown(farm):
     assert all(node.is_left_alone() for node in farm.nodes)
 
 
-def test_an_error_page_says_what_happened(farm):
+def test_an_error_page_says_what_happened(make_farm):
+    farm = make_farm(bypass={"mode": "off"})
     for node in farm.nodes:
         node.refuse()
     url = farm.url(0)
