@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Farm:
     """The nodes of one configuration after the other.
 
-    A node that stays keeps its slot; a slot is given to another node only when no other is free, the longest unused first,
-    so that counters of a node that was removed by mistake survive its return.
+    A node that stays keeps its slot; a slot is given to another node only when no other is free, the longest unused
+    first, so that counters of a node that was removed by mistake survive its return.
     """
 
     def __init__(self) -> None:

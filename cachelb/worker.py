@@ -1,4 +1,5 @@
-"""A relay worker process: ``python -m cachelb.worker CONTROL BLOCK LISTENER...`` (descriptors), started by the supervisor.
+"""A relay worker process: ``python -m cachelb.worker CONTROL BLOCK LISTENER...`` (descriptors), started by the
+supervisor.
 
 It does what the control socket says and lives only as long as the supervisor: when that goes, it finishes and ends.
 """

@@ -1,7 +1,7 @@
 """The worker processes: started, told things, restarted when they die, drained.
 
-Each worker has a control socket, a block of counters that survives it, and its own listening sockets, which the supervisor
-keeps open.
+Each worker has a control socket, a block of counters that survives it, and its own listening sockets, which the
+supervisor keeps open.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The admin listener: what the director knows, to read.
 
-``GET /api/v1/status`` is one JSON document for people and programs; ``GET /metrics`` is the same counters for Prometheus.
-Both are views of ``cachelb.counters.TABLE`` and know no counter by name.
+``GET /api/v1/status`` is one JSON document for people and programs; ``GET /metrics`` is the same counters for
+Prometheus. Both are views of ``cachelb.counters.TABLE`` and know no counter by name.
 """
 
 from __future__ import annotations

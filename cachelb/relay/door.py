@@ -26,7 +26,8 @@ ACCEPTS = 64  # connections taken at one go, so that a burst does not keep answe
 KNOWN_MAX = 10_000  # addresses whose permission is remembered
 
 _CLIENTS = FARM_INDEX["clients"]
-# No descriptors or no memory: the connection stays in the backlog, and asking again at once would only burn the processor.
+# No descriptors or no memory: the connection stays in the backlog, and asking again at once would only burn the
+# processor.
 _OUT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 

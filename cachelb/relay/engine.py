@@ -198,7 +198,8 @@ class Engine:
         """Plans for the request at the start of ``data`` and the size of its head; None when it is not whole.
 
         Args:
-            seen: How many bytes of ``data`` were there the last time, so that a head in crumbs is not read again and again.
+            seen: How many bytes of ``data`` were there the last time, so that a head in crumbs is not read again and
+            again.
 
         Raises:
             BadRequest: It is malformed, ambiguous or too large.

@@ -1,7 +1,8 @@
 """The nodes of the Snapshot in force, as Targets with their connections.
 
-A node is the same Target from one Snapshot to the next while its name stays, so its kept connections and counters stay too.
-The table of owners is made anew only when names, weights, order or the algorithm change: a death moves keys without it.
+A node is the same Target from one Snapshot to the next while its name stays, so its kept connections and counters stay
+too. The table of owners is made anew only when names, weights, order or the algorithm change: a death moves keys
+without it.
 """
 
 from __future__ import annotations
