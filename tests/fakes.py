@@ -276,7 +276,6 @@ class FakeSquid:
         self.connections = 0
         self._peers: list[Peer] = []
         self._threads: list[threading.Thread] = []
-        self._stopped = False
 
     @property
     def address(self) -> str:
@@ -294,8 +293,8 @@ class FakeSquid:
         return peer
 
     def is_left_alone(self) -> bool:
-        """Whether nobody connects for a moment."""
-        self.listener.settimeout(0.05)
+        """Whether nobody has connected.  To be asked after the client has its answer: connecting takes no time here."""
+        self.listener.settimeout(0.005)
         try:
             sock, _ = self.listener.accept()
         except TimeoutError:
@@ -307,6 +306,8 @@ class FakeSquid:
 
     def refuse(self) -> None:
         """Refuse connections from now on, as a machine without a Squid does."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes a thread that accepts
         self.listener.close()
 
     def return_to_service(self) -> None:
@@ -349,13 +350,11 @@ class FakeSquid:
         return ok(self.host.encode() + b" " + head.split(b" ")[1])
 
     def _serve(self, script: Callable[[bytes], bytes]) -> None:
-        self.listener.settimeout(0.1)
-        while not self._stopped:
+        self.listener.settimeout(None)
+        while True:
             try:
                 peer = self.accept()
-            except TimeoutError:
-                continue
-            except OSError:
+            except OSError:  # closed
                 return
             thread = threading.Thread(target=self._serve_one, args=(peer, script), daemon=True)
             self._threads.append(thread)
@@ -380,8 +379,7 @@ class FakeSquid:
 
     def stop(self) -> None:
         """Close everything."""
-        self._stopped = True
-        self.listener.close()
+        self.refuse()
         for peer in self._peers:
             with contextlib.suppress(OSError):
                 peer.sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
