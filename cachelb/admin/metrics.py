@@ -15,11 +15,9 @@ def render(status: dict[str, Any]) -> str:
         lines.append(f"{name} {status['farm'][counter.name]}")
     for counter in NODE:
         name = _begin(lines, "cachelb_node", counter)
-        for node in status["nodes"]:
-            lines.append(f'{name}{{node="{node["name"]}"}} {node["counters"][counter.name]}')
+        lines += [f'{name}{{node="{node["name"]}"}} {node["counters"][counter.name]}' for node in status["nodes"]]
     lines += ["# HELP cachelb_node_up whether the node serves its keys", "# TYPE cachelb_node_up gauge"]
-    for node in status["nodes"]:
-        lines.append(f'cachelb_node_up{{node="{node["name"]}"}} {int(node["state"] == "up")}')
+    lines += [f'cachelb_node_up{{node="{node["name"]}"}} {int(node["state"] == "up")}' for node in status["nodes"]]
     return "\n".join(lines) + "\n"
 
 

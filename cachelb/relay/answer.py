@@ -79,11 +79,23 @@ class Answer(Attempts):
         if head.status < 200:
             self._interim(link, head, data)
             return
-        try:
-            length = response_body(self.line.method, head)
-        except BadResponse as exc:
-            self._bad_answer(exc)
+        self._count(link, head)
+        length = response_body(self.line.method, head)
+        if length == 0 and self.line.method == b"CONNECT" and head.status < 300:
+            self._open_tunnel(link, head.head + engine.via_line + b"\r\n", data[head.size :])
             return
+        size = head.size
+        have = len(data) - size
+        if 0 <= length <= have and self.upload is None:
+            # The usual case: the whole answer is here.
+            self.reusable = head.keep_alive and have == length
+            self._whole_answer(head, memoryview(data)[size : size + length])
+        else:
+            self._long_answer(link, head, length, memoryview(data)[size:])
+
+    def _count(self, link: Link, head: ResponseHead) -> None:
+        """Note what an answer's head says."""
+        engine = self.engine
         counts = link.target.counts
         counts[RESPONSES] += 1
         self.status = head.status
@@ -96,31 +108,24 @@ class Answer(Attempts):
             counts[ORIGIN_ERRORS] += 1
         elif head.uncacheable or engine.learned.busy:
             engine.observe(self, head)
-        if length == 0 and self.line.method == b"CONNECT" and head.status < 300:
-            self._open_tunnel(link, head.head + engine.via_line + b"\r\n", data[head.size :])
+
+    def _whole_answer(self, head: ResponseHead, body: memoryview) -> None:
+        """Answer with a body that is here as a whole: one send."""
+        start = head.head + self.engine.tails[self.keep * 2 + head.chunked]
+        self.answered = True
+        self.bytes_out = len(start) + len(body)
+        try:
+            if len(body) <= JOIN_BYTES:
+                sent = self.client.send(b"".join((start, body)))
+            else:
+                sent = self.client.send_parts((start, body))
+        except OSError:
+            self.client_gone()
             return
-        size = head.size
-        have = len(data) - size
-        if 0 <= length <= have and self.upload is None:
-            # The usual case: the whole answer is here.
-            self.reusable = head.keep_alive and have == length
-            start = head.head + engine.tails[self.keep * 2 + head.chunked]
-            self.answered = True
-            self.bytes_out = len(start) + length
-            try:
-                if length <= JOIN_BYTES:
-                    sent = self.client.send(start + data[size : size + length])
-                else:
-                    sent = self.client.send_parts((start, memoryview(data)[size : size + length]))
-                if sent:
-                    self.finish()
-                    return
-            except OSError:
-                self.client_gone()
-                return
+        if sent:
+            self.finish()
+        else:
             self.wait_for_client()
-            return
-        self._long_answer(link, head, length, memoryview(data)[size:])
 
     def _long_answer(self, link: Link, head: ResponseHead, length: int, body: memoryview) -> None:
         """Answer with a body that is not here yet as a whole, or while the request is still being sent."""

@@ -40,7 +40,9 @@ def phrase(status: int) -> str:
         return "Unknown"
 
 
-def answer(status: int, fields: list[tuple[str, str]], body: bytes, *, keep: bool, head_only: bool = False, minor: int = 1) -> bytes:
+def answer(
+    status: int, fields: list[tuple[str, str]], body: bytes, *, keep: bool, head_only: bool = False, minor: int = 1
+) -> bytes:
     """A complete answer of our own.
 
     Args:
@@ -72,12 +74,17 @@ def error_page(
 ) -> bytes:
     """The answer to a request that cannot be served: what happened, to which URL, and an id to ask the operator about."""
     row = reason.value
-    shown = [("Requested", url[:512].decode("latin-1")), ("Reason", f"{reason.label}{': ' + detail if detail else ''}"), ("Request id", request_id)]
+    shown = [
+        ("Requested", url[:512].decode("latin-1")),
+        ("Reason", f"{reason.label}: {detail}" if detail else reason.label),
+        ("Request id", request_id),
+    ]
     if reason in _ADVICE:
         shown.insert(0, ("What now", _ADVICE[reason]))
     rows = "".join(f"<dt>{label}</dt><dd><code>{html.escape(value)}</code></dd>" for label, value in shown if value)
     text = html.escape(row.text[:1].upper() + row.text[1:])
-    body = _PAGE.format(status=row.status, phrase=phrase(row.status), text=text, rows=rows, name=html.escape(name)).encode("utf-8")
+    page = _PAGE.format(status=row.status, phrase=phrase(row.status), text=text, rows=rows, name=html.escape(name))
+    body = page.encode("utf-8")
     fields = [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-store"), ("X-Request-Id", request_id)]
     if row.proxy_status:
         fields.append(("Proxy-Status", f"cachelb; error={row.proxy_status}"))

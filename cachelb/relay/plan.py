@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from cachelb.config import Config
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.fields import RequestFields, request_fields
 from cachelb.http.head import RequestHead
@@ -25,6 +24,9 @@ from cachelb.routing.classify import BypassRules, Kind, Policy, Verdict, classif
 from cachelb.routing.ports import PortSet
 from cachelb.routing.route import live_owners
 from cachelb.routing.table import Table
+
+if TYPE_CHECKING:
+    from cachelb.config import Config
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110, section 9.2.2
 OWNERS = 3  # as many as are tried for one request (attempts.TARGETS_MAX)

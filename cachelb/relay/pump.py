@@ -42,7 +42,10 @@ class Owner(Protocol):
 class Pump:
     """One direction of an exchange or a tunnel."""
 
-    __slots__ = ("dechunk", "ended", "left", "moved", "owner", "pipe", "pipes", "scanner", "sink", "source", "surplus", "total", "waiting")
+    __slots__ = (
+        "dechunk", "ended", "left", "moved", "owner", "pipe", "pipes", "scanner", "sink", "source", "surplus", "total",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(
         self,

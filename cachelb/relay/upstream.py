@@ -59,12 +59,13 @@ class Target:
         name: the node's name, or the origin's address for the log; hierarchy: Squid's word for how it was chosen.
         is_node: False for an origin; slot: the place of a node's counters.
         addresses: IP literals to try in order; port: where to connect.
-        share: the part of its own keys that a node takes now: 0 dead or down, 1 all.
         idle: kept connections, the oldest first; idle_max: how many are kept at most.
         counts: the counters of ``counters.NODE``, in that order.
     """
 
-    __slots__ = ("addresses", "counts", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "share", "slot", "state")
+    __slots__ = (
+        "addresses", "counts", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot", "state",
+    )  # fmt: skip
 
     def __init__(self, name: str, addresses: Sequence[str], port: int, slot: int = -1, hierarchy: str = "CARP") -> None:
         self.name = name
@@ -74,7 +75,6 @@ class Target:
         self.is_node = slot >= 0
         self.hierarchy = hierarchy
         self.state = "up"
-        self.share = 1.0
         self.idle: list[Link] = []
         self.idle_max = 256
         self.keep_s = 55.0
