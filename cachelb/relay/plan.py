@@ -10,9 +10,9 @@ Left out: sockets, learned verdicts (they change with every answer), retries.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.fields import RequestFields, request_fields
@@ -237,7 +237,7 @@ class Planner(Generic[T]):
         end = b"Connection: Upgrade\r\n\r\n" if upgrade else b"\r\n"
         if line.url is not None and line.url.userinfo and not block.fields.authorization:
             # What stands before "@" is not part of the key; it goes on as Squid sends it.
-            end = b"Authorization: Basic " + base64.b64encode(unquote_to_bytes(line.url.userinfo)) + b"\r\n" + end
+            end = b"Authorization: Basic " + base64.b64encode(_unquoted(line.url.userinfo)) + b"\r\n" + end
         return edit.pre + (ip + edit.post if edit.post else b"") + end
 
     def local_answer(self, line: LinePlan[T], block: BlockPlan, why: str, keep: bool) -> bytes:
@@ -251,3 +251,8 @@ class Planner(Generic[T]):
         body = b"There is no such internal page here.\n"
         fields = [("Content-Type", "text/plain"), ("Cache-Control", "no-store")]
         return pages.answer(404, fields, body, keep=keep, head_only=line.method == b"HEAD", minor=line.minor)
+
+
+def _unquoted(text: bytes) -> bytes:
+    """``text`` with its percent escapes decoded (RFC 3986, section 2.1)."""
+    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), text)
