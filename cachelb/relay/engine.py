@@ -33,7 +33,7 @@ from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.upstream import Target
 from cachelb.routing.learned import Learned, Lesson
-from cachelb.snapshot import Snapshot
+from cachelb.snapshot import BadSnapshot, Snapshot
 
 if TYPE_CHECKING:
     from cachelb.http.response import ResponseHead
@@ -117,10 +117,15 @@ class Engine:
             BadSnapshot: It cannot be read; the one in force stays.
         """
         snapshot = Snapshot.unpack(blob)
-        if snapshot.settings != self._settings:
-            self._configure(Config.model_validate_json(snapshot.settings))
+        changed = snapshot.settings != self._settings
+        try:
+            config = Config.model_validate_json(snapshot.settings) if changed else self.config
+            died = self.fleet.place(snapshot, config)
+        except ValueError as exc:  # what pydantic raises, too
+            raise BadSnapshot(f"snapshot {snapshot.epoch}: {exc}") from exc
+        if changed:
+            self._configure(config)
             self._settings = snapshot.settings
-        died = self.fleet.place(snapshot, self.config)
         self.planner = Planner(self._plan_settings, self.fleet.table, self.fleet.targets, self.fleet.admits)
         self.lines.clear()
         self.host_lines.clear()
@@ -139,6 +144,8 @@ class Engine:
         self.door.close()
         self.draining = True
         for client in list(self.clients):
+            if client.is_idle():
+                client.readable()  # a request that is here already is answered
             if client.is_idle():
                 client.close()
         if self.clients:

@@ -52,7 +52,7 @@ class Exchange(Answer):
         if not (line.plain and block.plain) or self.client.denied or engine.draining:
             self._start_general()
             return
-        self.keep = KEEP
+        self.keep = CLOSE if block.fields.close else KEEP
         self.upgrading = False
         if engine.learned.size:
             why = engine.learned.lookup(line.key, line.segment, engine.now)

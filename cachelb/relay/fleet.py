@@ -43,7 +43,16 @@ class Fleet:
         self._turn = 0
 
     def place(self, snapshot: Snapshot, config: Config) -> set[Target]:
-        """Take over the nodes of ``snapshot``; return those that have just died."""
+        """Take over the nodes of ``snapshot``; return those that have just died.
+
+        Raises:
+            ValueError: They cannot make a table; nothing has changed.
+        """
+        members = [Member(view.name, view.weight) for view in snapshot.nodes]
+        made_of = (config.hash.algorithm, tuple(members))
+        if made_of != self._made_of:
+            self.table = make_table(config.hash.algorithm, members) if members else None
+            self._made_of = made_of
         before = self._by_name
         self._by_name = {}
         died: set[Target] = set()
@@ -51,6 +60,7 @@ class Fleet:
             target = self._target(before.get(view.name), view)
             if view.state == "dead" and target.state != "dead":
                 died.add(target)
+                died.add(before.get(view.name, target))
                 target.close_idle()
             target.state = view.state
             target.idle_max = config.limits.idle_per_node
@@ -60,11 +70,6 @@ class Fleet:
             if self._by_name.get(name) is not target:
                 target.close_idle()
                 target.idle_max = 0  # what is still in use is closed when it is done, not kept
-        members = [Member(view.name, view.weight) for view in snapshot.nodes]
-        made_of = (config.hash.algorithm, tuple(members))
-        if made_of != self._made_of:
-            self.table = make_table(config.hash.algorithm, members) if members else None
-            self._made_of = made_of
         self.targets = list(self._by_name.values())
         self.admits = [admission(view.state, view.share) for view in snapshot.nodes]
         up = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits > 0]
@@ -78,10 +83,14 @@ class Fleet:
             start = node_offset(view.slot)
             target.counts = list(self.block[start : start + len(target.counts)])  # a restarted worker counts on
             return target
-        if (known.addresses, known.port) != (view.addresses, view.port):
-            known.addresses, known.port = view.addresses, view.port
-            known.close_idle()
-        return known
+        if known.port == view.port and set(known.addresses) <= set(view.addresses):
+            known.addresses = view.addresses
+            return known
+        # It has moved.  Connections to where it was must not be kept, also those that are in use.
+        moved = Target(view.name, view.addresses, view.port, view.slot)
+        moved.counts = known.counts
+        moved.state = known.state
+        return moved
 
     def spread(self) -> tuple[Target, ...]:
         """Nodes for a request that is not hashed, in turn; empty where none is in service."""

@@ -164,7 +164,6 @@ class Planner(Generic[T]):
             or fields.host is None
             or fields.content_length > 0
             or fields.chunked
-            or fields.close
             or fields.upgrade
             or fields.expect_continue
             or fields.authorization
