@@ -14,11 +14,12 @@ Left out: requests other than GET; bodies that do not fit into memory (``tests/s
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from types import TracebackType
 from typing import NamedTuple
@@ -198,9 +199,7 @@ class Load:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
 
@@ -211,3 +210,18 @@ def owners(outcomes: Iterable[Outcome]) -> dict[str, set[str]]:
         if not outcome.problem:
             nodes.setdefault(outcome.path, set()).add(outcome.node)
     return nodes
+
+
+def static_paths(word: str, count: int) -> list[str]:
+    """`count` paths of cacheable objects of all sizes up to 20,000 bytes; `word` makes them a test's own."""
+    return [f"/static/{word}-{n}?size={(n * 997) % 20_000}" for n in range(count)]
+
+
+def mixed_paths(word: str, static: Sequence[str]) -> Iterator[str]:
+    """Endless: `static` in turn, with answers that are waited for and answers that last between them, each a new one."""
+    for n in itertools.count():
+        yield static[n % len(static)]
+        if n % 8 == 0:
+            yield f"/slow/{word}-{n}?ms=200&size=3000"
+        if n % 40 == 0:
+            yield f"/large/{word}-{n}?size=5000000"

@@ -93,6 +93,11 @@ class Director:
         if self._process is None:
             return 0
         self._process.terminate()
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float = 40.0) -> int:
+        """Wait for its end, after a ``signal``.  Returns the exit code.  Raises DirectorError as ``stop`` does."""
+        assert self._process is not None, "not started"
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from load import Client, Load, Outcome, owners
+from load import Client, Load, Outcome, mixed_paths, owners, static_paths
 
 from cachelb.demo.director import Director
 from cachelb.demo.farm import Squid, SquidFarm, wait_until
@@ -21,20 +21,6 @@ CLIENTS = 12
 PATIENCE_S = 30.0
 INTERVAL_S = 2.0  # of probes: the default
 AT_ONCE = "[health]\nslow_start_s = 0\n"  # a node that is back has all its keys again at once
-
-
-def static_paths(word: str, count: int = 150) -> list[str]:
-    return [f"/static/{word}-{n}?size={(n * 397) % 20_000}" for n in range(count)]
-
-
-def mixed(word: str, static: list[str]) -> Iterator[str]:
-    """Endless: `static` in turn, with answers that are waited for and answers that last between them."""
-    for n in itertools.count():
-        yield static[n % len(static)]
-        if n % 8 == 0:
-            yield f"/slow/{word}-{n}?ms=200&size=3000"
-        if n % 40 == 0:
-            yield f"/large/{word}-{n}?size=5000000"
 
 
 def state_of(director: Director, node: Squid) -> tuple[str, float]:
@@ -81,9 +67,9 @@ def test_a_killed_squid_costs_only_answers_that_had_begun(
 ):
     farm = own_farm(3)
     director = start_director(farm, AT_ONCE, relay="workers = 2")
-    static = static_paths(unique)
+    static = static_paths(unique, 150)
     node = farm.nodes[1]
-    with Load(director.http, origin, mixed(unique, static), CLIENTS) as load:
+    with Load(director.http, origin, mixed_paths(unique, static), CLIENTS) as load:
         pass_over(load, static)
         killed_at = time.monotonic()
         node.kill()
@@ -110,9 +96,9 @@ def test_a_hung_squid_is_declared_dead_and_who_waits_for_it_is_moved_on(
 ):
     farm = own_farm(3)
     director = start_director(farm, AT_ONCE, relay="workers = 2")
-    static = static_paths(unique)
+    static = static_paths(unique, 150)
     node = farm.nodes[2]
-    with Load(director.http, origin, mixed(unique, static), CLIENTS) as load:
+    with Load(director.http, origin, mixed_paths(unique, static), CLIENTS) as load:
         pass_over(load, static)
         paused_at, paused_at_s = time.monotonic(), time.time()
         node.pause()

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from load import Load, expected_body, owners
+from load import Load, expected_body, owners, static_paths
 
 from cachelb.demo.director import Director
 from cachelb.demo.farm import SquidFarm, wait_until
@@ -26,11 +26,6 @@ from cachelb.demo.squid import AccessEntry
 
 LEAST_HITS = 0.89  # of ten requests for each URL the first cannot hit; two clients may be first at the same time
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def static_paths(word: str, count: int) -> list[str]:
-    """`count` paths of cacheable objects of all sizes up to 20,000 bytes."""
-    return [f"/static/{word}-{n}?size={(n * 997) % 20_000}" for n in range(count)]
 
 
 def logged(farm: SquidFarm, base: str, paths: list[str], count: int) -> list[AccessEntry]:
@@ -106,9 +101,7 @@ def test_curl_is_a_client(
     paths = static_paths(unique, 50)
     wanted = paths * 10
     config = tmp_path / "curl"
-    config.write_text(
-        "".join(f'url = "{origin.base}{path}"\noutput = "{tmp_path}/{n}"\n' for n, path in enumerate(wanted))
-    )
+    config.write_text("".join(f'url = "{origin.base}{path}"\noutput = "{tmp_path}/{n}"\n' for n, path in enumerate(wanted)))
     command = ["curl", "--silent", "--show-error", "--no-progress-meter", "--fail", "--noproxy", ""]
     command += [
         "-x",
@@ -176,9 +169,7 @@ def page_server() -> Iterator[str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
-def test_a_browser_is_a_client(
-    squid_farm: SquidFarm, start_director: Callable[..., Director], page_server: str, tmp_path: Path
-):
+def test_a_browser_is_a_client(squid_farm: SquidFarm, start_director: Callable[..., Director], page_server: str, tmp_path: Path):
     director = start_director(squid_farm, relay="workers = 2")
     for visit in ("first", "second"):  # each with an empty cache of its own
         command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
