@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachelb.relay.memo import Memo
+
+
+def test_what_was_put_is_found():
+    memo: Memo[str, int] = Memo(2)
+    memo.put("a", 1)
+    assert memo.get("a") == 1
+    assert memo.get("b") is None
+
+
+def test_it_never_holds_more_than_two_generations():
+    memo: Memo[int, int] = Memo(10)
+    for i in range(1000):
+        memo.put(i, i)
+        assert len(memo.young) <= 10
+        assert len(memo.old) <= 10
+    assert memo.get(999) == 999
+    assert memo.get(0) is None
+
+
+def test_what_is_in_use_stays():
+    memo: Memo[int, int] = Memo(10)
+    memo.put(-1, -1)
+    for i in range(1000):
+        memo.put(i, i)
+        assert memo.get(-1) == -1
+
+
+def test_a_memo_for_nothing_still_works():
+    memo: Memo[int, int] = Memo(0)
+    for i in range(10):
+        memo.put(i, i)
+    assert len(memo.young) + len(memo.old) <= 2
+
+
+def test_clear_forgets_both_generations():
+    memo: Memo[int, int] = Memo(2)
+    for i in range(4):
+        memo.put(i, i)
+    memo.clear()
+    assert [memo.get(i) for i in range(4)] == [None] * 4
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 30))), st.integers(1, 5))
+def test_it_never_tells_a_wrong_value(steps, most):
+    memo: Memo[int, str] = Memo(most)
+    for is_put, key in steps:
+        if is_put:
+            memo.put(key, str(key))
+        else:
+            assert memo.get(key) in (None, str(key))
