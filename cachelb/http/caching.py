@@ -18,6 +18,9 @@ _verdicts: dict[bytes, tuple[bytes, int]] = {}
 _VERDICTS_MAX = 1024
 _VERDICT_BYTES_MAX = 256
 
+# The same for X-Cache, which has one value per node and verdict.
+_hits: dict[bytes, bool | None] = {}
+
 _ALWAYS_STALE = frozenset((b"", b"0", b"-1"))
 _directive = re.compile(rb'([^=\s]++)(?:[ \t]*+=[ \t]*+"?([^"]*+)"?)?').match
 
@@ -78,6 +81,21 @@ def is_hit(x_cache: bytes | None, cache_status: bytes | None) -> bool | None:
 
     Only the last member counts: earlier ones were written by caches behind the node.  None where neither field says.
     """
+    if cache_status is None:
+        if x_cache is None:
+            return None
+        if x_cache in _hits:
+            return _hits[x_cache]
+        verdict = _judge_hit(x_cache, None)
+        if len(x_cache) <= _VERDICT_BYTES_MAX:
+            if len(_hits) >= _VERDICTS_MAX:
+                _hits.clear()
+            _hits[x_cache] = verdict
+        return verdict
+    return _judge_hit(x_cache, cache_status)
+
+
+def _judge_hit(x_cache: bytes | None, cache_status: bytes | None) -> bool | None:
     if x_cache is not None:
         if b"," in x_cache:
             x_cache = (split_list(x_cache) or [b""])[-1]

@@ -132,9 +132,8 @@ def scan_response(data: bytes, limits: Limits, seen: int = 0) -> ResponseHead | 
 
 def _take(match: re.Match[bytes], data: bytes, limits: Limits) -> ResponseHead | None:
     """The head that ``_fast_head`` has found, or what the slow reader says where something is wrong or rare."""
-    minor, status_text, reason, length, content_type, control, close, coding, x_cache, vary, expires = match.group(
-        1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12
-    )
+    (minor, status_text, reason, length, content_type, control, connected, close, coding, x_cache, vary, expires,
+     cache_status) = match.groups()  # fmt: skip
     status = int(status_text)
     size = match.end()
     if (
@@ -156,11 +155,20 @@ def _take(match: re.Match[bytes], data: bytes, limits: Limits) -> ResponseHead |
     head.upgrade = False
     head.squid_error = None
     head.content_type = b"-" if content_type is None else content_type.strip(b" \t") or b"-"
-    head.hit = is_hit(x_cache, match[13])
+    head.hit = is_hit(x_cache, cache_status)
     if status in _LEARNABLE:
         head.uncacheable, head.storable = cacheability(control, vary, expires)
     else:
         head.uncacheable, head.storable = b"", False
+    if coding is None and minor == b"1":
+        # The usual answer: at most one line goes.
+        head.minor = 1
+        head.keep_alive = close is None
+        if connected is None:
+            head.head = data[: size - 2]
+        else:
+            head.head = data[: match.start(7) - 11] + data[match.end(7) + 2 : size - 2]
+        return head
     connection = match.start(7) - 11  # the lines that go, from their names to their ends
     encoding = match.start(9) - 18
     gone = (connection, match.end(7) + 2), (encoding, match.end(9) + 2)

@@ -104,9 +104,10 @@ class Answer(Attempts):
             self.hit = True
             counts[HITS] += 1
             engine.farm[engine.HITS] += 1
+        learned = engine.learned
         if head.squid_error is not None:
             counts[ORIGIN_ERRORS] += 1
-        elif head.uncacheable or engine.learned.busy:
+        elif head.uncacheable or learned.size or learned.runs:
             engine.observe(self, head)
 
     def _whole_answer(self, head: ResponseHead, body: memoryview) -> None:

@@ -67,7 +67,16 @@ class Client(End):
     def readable(self) -> None:
         try:
             if self.state == READING:
-                self._read_head()
+                try:
+                    data = self.sock.recv(READ_BYTES)
+                except BlockingIOError:
+                    return
+                except OSError:
+                    data = b""
+                if data:
+                    self.take(self.inbuf + data if self.inbuf else data)
+                else:
+                    self._read_end()
             elif self.state == BUSY:
                 upload = self.exchange.upload
                 if upload is not None and not upload.ended:
@@ -79,24 +88,13 @@ class Client(End):
         except Exception as exc:  # ours: nothing else may suffer from it
             self.crashed(exc)
 
-    def _read_head(self) -> None:
-        try:
-            data = self.sock.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
+    def _read_end(self) -> None:
+        """Between requests the client has said its last word, or has gone."""
+        self.eof = True
+        if self.inbuf and not self.begun:
+            self.pause()  # the last request is here already, and about to be taken
+        else:
             self.close()
-            return
-        if not data:
-            self.eof = True
-            if self.inbuf and not self.begun:
-                self.pause()  # the last request is here already, and about to be taken
-            else:
-                self.close()
-            return
-        if self.inbuf:
-            data = self.inbuf + data
-        self.take(data)
 
     def take(self, data: bytes) -> None:
         """Begin the request at the start of ``data``, if its head is whole."""

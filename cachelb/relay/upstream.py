@@ -91,7 +91,8 @@ class Target:
             return
         link.exchange = None
         link.deadline = now + self.keep_s
-        link.resume()
+        if not link.reading:
+            link.resume()
         self.idle.append(link)
 
     def expire(self, now: float) -> None:

@@ -51,9 +51,10 @@ class Learned:
     """A bounded memory; when it is full, the oldest goes first.  Times are in seconds on one monotonic clock.
 
     size: how many things are known; 0 lets a caller skip the lookup.
+    runs: segment -> uncacheable URLs since the last storable one.  With neither, a storable answer need not be observed.
     """
 
-    __slots__ = ("_max_segments", "_max_urls", "_runs", "_segments", "_threshold", "_ttl_s", "_urls", "size")
+    __slots__ = ("_max_segments", "_max_urls", "_segments", "_threshold", "_ttl_s", "_urls", "runs", "size")
 
     def __init__(
         self,
@@ -68,13 +69,8 @@ class Learned:
         self._max_segments = max_segments
         self._urls: dict[bytes, _Entry] = {}
         self._segments: dict[bytes, _Entry] = {}
-        self._runs: dict[bytes, int] = {}  # segment -> uncacheable URLs since the last storable one
+        self.runs: dict[bytes, int] = {}  # segment -> uncacheable URLs since the last storable one
         self.size = 0
-
-    @property
-    def busy(self) -> bool:
-        """Whether a storable answer could change anything; a relay need not report it otherwise."""
-        return self.size > 0 or bool(self._runs)
 
     def sizes(self) -> tuple[int, int]:
         """How many URLs and how many segments are known."""
@@ -112,7 +108,7 @@ class Learned:
         """
         if uncacheable:
             return self._observe_uncacheable(key, segment, uncacheable.decode("latin-1"), now)
-        if storable and (self.size or self._runs):
+        if storable and (self.size or self.runs):
             return self._observe_storable(key, segment)
         return []
 
@@ -122,7 +118,7 @@ class Learned:
         if lesson.expires_in_s <= 0:
             self._drop(known, lesson.key)
             if lesson.kind == "segment":
-                self._runs.pop(lesson.key, None)
+                self.runs.pop(lesson.key, None)
         elif len(lesson.key) <= MAX_KEY_BYTES:
             self._store(lesson, now)
 
@@ -145,19 +141,19 @@ class Learned:
         held = self._segments.get(segment)
         if (held is None or now >= held.expires) and len(segment) <= MAX_KEY_BYTES:
             # Only URLs that were not known are counted, so the run is one of different URLs.
-            run = self._runs.pop(segment, 0) + 1
+            run = self.runs.pop(segment, 0) + 1
             if run >= self._threshold:
                 lessons.append(Lesson("segment", segment, why, self._ttl_s))
                 self._store(lessons[1], now)
             else:
-                self._runs[segment] = run
-                if len(self._runs) > self._max_segments:
-                    del self._runs[next(iter(self._runs))]
+                self.runs[segment] = run
+                if len(self.runs) > self._max_segments:
+                    del self.runs[next(iter(self.runs))]
         return lessons
 
     def _observe_storable(self, key: bytes, segment: bytes) -> list[Lesson]:
         lessons = []
-        self._runs.pop(segment, None)
+        self.runs.pop(segment, None)
         if self._drop(self._urls, key):
             lessons.append(Lesson("url", key, "", 0.0))
         if self._drop(self._segments, segment):

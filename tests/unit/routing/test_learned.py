@@ -172,7 +172,7 @@ def test_segments_and_rows_are_bounded_too() -> None:
     assert [learned.lookup(b"x", b"%d/" % number, 0.0) is not None for number in range(5)] == [False] * 2 + [True] * 3
     for number in range(100):
         learned.observe(b"row %d" % number, b"row %d/" % number, b"private", False, 0.0)
-    assert len(learned._runs) == 3
+    assert len(learned.runs) == 3
 
 
 @pytest.mark.parametrize("excess", [0, 1])
@@ -206,13 +206,13 @@ def test_sizes_are_of_urls_and_of_segments() -> None:
 
 def test_storable_answers_matter_once_anything_was_uncacheable() -> None:
     learned = Learned(ttl_s=10.0)
-    assert not learned.busy
+    assert not bool(learned.size or learned.runs)
     learned.observe(URL, SEGMENT, b"private", False, 0.0)
     learned.expire(10.0)
     assert learned.size == 0
-    assert learned.busy, "the row of its segment has begun"
+    assert bool(learned.size or learned.runs), "the row of its segment has begun"
     learned.observe(URL, SEGMENT, b"", True, 11.0)
-    assert not learned.busy
+    assert not bool(learned.size or learned.runs)
 
 
 event = st.tuples(
@@ -233,6 +233,6 @@ def test_size_is_what_is_held_and_never_over_the_bounds(events: list[tuple[int, 
         assert learned.size == len(learned._urls) + len(learned._segments)
         assert len(learned._urls) <= 4
         assert len(learned._segments) <= 2
-        assert len(learned._runs) <= 2
+        assert len(learned.runs) <= 2
         if uncacheable:
             assert learned.lookup(key, segment, now) == "learned url private"
