@@ -90,3 +90,16 @@ def read_node(blocks: list[memoryview], slot: int) -> dict[str, int]:
     """Sum one node's counters over the workers' blocks."""
     start = node_offset(slot)
     return {counter.name: sum(block[start + i] for block in blocks) for i, counter in enumerate(NODE)}
+
+
+def forget_gauges(block: memoryview) -> None:
+    """Correct the block of a process that has died: what it had open or remembered is gone, what it had begun has ended."""
+    for i, counter in enumerate(FARM):
+        if counter.kind == "gauge":
+            block[i] = 0
+    requests, ended = NODE_INDEX["requests"], NODE_INDEX["ended"]
+    gauges = [i for i, counter in enumerate(NODE) if counter.kind == "gauge"]
+    for start in range(len(FARM), len(FARM) + NODE_SLOTS * len(NODE), len(NODE)):
+        block[start + ended] = block[start + requests]
+        for i in gauges:
+            block[start + i] = 0

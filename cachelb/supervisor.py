@@ -14,7 +14,9 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -41,7 +43,7 @@ class Supervisor:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
-        self.config = config
+        self.config = self._began_with = config
         self.started_at = time.time()
         self.reloads = 0
         self.epoch = 0
@@ -60,34 +62,53 @@ class Supervisor:
     # -- life
 
     async def run(self) -> int:
-        """Until a signal says otherwise; the exit status."""
-        config = self.config
-        count = config.relay.worker_count(len(os.sched_getaffinity(0)))
-        listeners = split_listeners([open_listeners(address, count) for address in config.listen.http])
-        await self.names.start(self.farm.names_to_resolve())
-        admin = AdminServer(self)
-        await admin.start(config.listen.admin)
-        workers = self.workers = Workers(listeners, self._snapshot().pack())
+        """Until a signal says otherwise; the exit status.
+
+        Raises:
+            CannotListenError: An address is not to be had; nothing has been started.
+        """
         self._handle_signals()
-        jobs = (self.prober.run(), self._watch_traffic(workers))
-        tasks = [asyncio.create_task(job) for job in jobs]
+        listen = self.config.listen
+        count = self.config.relay.worker_count(len(os.sched_getaffinity(0)))
+        listeners = split_listeners([open_listeners(address, count) for address in listen.http])
+        admin = AdminServer(self)
         try:
-            await workers.start()
-            self.state = "running"
-            where = ", ".join(f"{address.host}:{address.port}" for address in config.listen.http)
-            log.info("ready: cachelb %s, %d worker(s), %d node(s), listening on %s", __version__, count, len(config.node), where)
-            for task in tasks:
-                task.add_done_callback(self._task_over)
-            await self.ending.wait()
-            self.state = "draining"
-            cut = await workers.drain(config.timeouts.drain_s, self.hurry)
-            log.info("stopped: %s", f"{cut} exchanges were cut" if cut else "every exchange was finished")
+            await admin.start(listen.admin)
+            if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
+                self.workers = Workers(listeners, self._snapshot().pack())
+                await self._serve(self.workers)
         finally:
-            for task in tasks:
-                task.cancel()
             await admin.stop()
             await self.names.stop()
         return 0
+
+    async def _serve(self, workers: Workers) -> None:
+        tasks = [asyncio.create_task(job) for job in (self.prober.run(), self._watch_traffic(workers))]
+        for task in tasks:
+            task.add_done_callback(self._task_over)
+        workers.start()
+        if await self._unless_ending(workers.ready()):
+            self.state = "running"
+            where = ", ".join(f"{address.host}:{address.port}" for address in self._began_with.listen.http)
+            sizes = len(workers.workers), len(self.config.node)
+            log.info("ready: cachelb %s, %d worker(s), %d node(s), listening on %s", __version__, *sizes, where)
+            await self.ending.wait()
+        self.state = "draining"
+        cut = await workers.drain(self.config.timeouts.drain_s, self.hurry)
+        log.info("stopped: %s", f"{cut} client connections were cut" if cut else "every exchange was finished")
+        for task in tasks:
+            task.cancel()
+
+    async def _unless_ending(self, job: Coroutine[Any, Any, None]) -> bool:
+        """Wait for ``job``; False when the director is told to end before that."""
+        doing, ending = asyncio.ensure_future(job), asyncio.ensure_future(self.ending.wait())
+        await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not doing.done():
+            doing.cancel()
+            return False
+        doing.result()
+        return not self.ending.is_set()
 
     def _task_over(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -167,7 +188,7 @@ class Supervisor:
             for problem in exc.problems:
                 log.error("reload refused: %s", problem)
             return
-        for what in fixed_at_start(self.config, config):
+        for what in fixed_at_start(self._began_with, config):
             log.warning("reload: a change of %s needs a restart; the old value stays in force", what)
         before, self.config = self.config, config
         setup(config.log.events, config.log.level)

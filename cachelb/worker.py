@@ -27,6 +27,7 @@ from cachelb.snapshot import BadSnapshot
 log = logging.getLogger("cachelb.worker")
 
 ORPHAN_DRAIN_S = 5.0
+UNREAD_BYTES = 1 << 20  # lessons that the supervisor has not read; they are hints, so more are not kept for it
 
 
 class Worker:
@@ -37,20 +38,30 @@ class Worker:
         self.listeners = listeners
         self.writer = writer
         self.started = False
-        self.stopping = False
+        self._drain: asyncio.Task[None] | None = None
+        self._drained = asyncio.Event()
         engine.teach = self._teach
 
     def _teach(self, lessons: list[Lesson]) -> None:
-        self.writer.write(control.pack(control.LESSONS, control.pack_lessons(lessons)))
+        if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
+            self._say(control.LESSONS, control.pack_lessons(lessons))
+
+    def _say(self, kind: bytes, payload: bytes) -> None:
+        if not self.writer.is_closing():
+            self.writer.write(control.pack(kind, payload))
 
     async def run(self, reader: asyncio.StreamReader) -> None:
-        """Until told to drain, or until the supervisor has gone."""
-        while not self.stopping:
-            message = await control.receive(reader)
-            if message is None:
-                log.warning("the supervisor has gone: finishing")
-                await self.engine.drain(ORPHAN_DRAIN_S)
-                return
+        """Until it is drained: because it was told to, by message or by signal, or because the supervisor has gone."""
+        listening = asyncio.create_task(self._listen(reader))
+        drained = asyncio.create_task(self._drained.wait())
+        await asyncio.wait({listening, drained}, return_when=asyncio.FIRST_COMPLETED)
+        if listening.done():
+            listening.result()
+        await drained
+        listening.cancel()
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while (message := await control.receive(reader)) is not None:
             kind, payload = message
             if kind == control.SNAPSHOT:
                 self._apply(payload)
@@ -59,7 +70,10 @@ class Worker:
             elif kind == control.REOPEN:
                 self.engine.reports.reopen()
             elif kind == control.DRAIN:
-                await self.drain(float(payload))
+                self.drain(float(payload))
+        if self._drain is None:
+            log.warning("the supervisor has gone: finishing")
+            self.drain(ORPHAN_DRAIN_S)
 
     def _apply(self, payload: bytes) -> None:
         try:
@@ -75,17 +89,25 @@ class Worker:
             # What is there now stays: the collector need not walk it again and again.
             gc.collect()
             gc.freeze()
-        self.writer.write(control.pack(control.APPLIED, b"%d" % epoch))
+        self._say(control.APPLIED, b"%d" % epoch)
 
-    async def drain(self, deadline_s: float) -> None:
-        """Finish what runs, at most for ``deadline_s`` seconds, then end."""
-        if self.stopping:
-            return
-        self.stopping = True
-        cut = await self.engine.drain(deadline_s)
-        with contextlib.suppress(OSError):
-            self.writer.write(control.pack(control.DRAINED, b"%d" % cut))
-            await self.writer.drain()
+    def terminate(self) -> None:
+        """SIGTERM: from an operator, or from an init system that sends it to all processes of a service."""
+        self.drain(self.engine.timeouts.drain_s if self.started else 0.0)
+
+    def drain(self, deadline_s: float) -> None:
+        """Begin to finish what runs, within ``deadline_s`` seconds; then ``run`` returns.  Who says so first, decides."""
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._finish(deadline_s))
+
+    async def _finish(self, deadline_s: float) -> None:
+        try:
+            cut = await self.engine.drain(deadline_s)
+            with contextlib.suppress(OSError):
+                self._say(control.DRAINED, b"%d" % cut)
+                await self.writer.drain()
+        finally:
+            self._drained.set()
 
 
 async def serve(control_fd: int, block_fd: int, listener_fds: list[int]) -> None:
@@ -95,22 +117,15 @@ async def serve(control_fd: int, block_fd: int, listener_fds: list[int]) -> None
     listeners = [socket.socket(fileno=fd) for fd in listener_fds]
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=control_fd))
     worker = Worker(Engine(loop, block), listeners, writer)
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(ignored, signal.SIG_IGN)  # meant for the supervisor, sent to the whole group by a terminal
-    ended = loop.create_task(worker.run(reader))
-
-    def stop() -> None:
-        drained = loop.create_task(worker.drain(worker.engine.timeouts.drain_s if worker.started else 0.0))
-        drained.add_done_callback(lambda _: ended.cancel())
-
-    loop.add_signal_handler(signal.SIGTERM, stop)
-    with contextlib.suppress(asyncio.CancelledError):
-        await ended
+    loop.add_signal_handler(signal.SIGTERM, worker.terminate)
+    await worker.run(reader)
     writer.close()
 
 
 def main() -> int:
     """Entry of a worker process."""
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(ignored, signal.SIG_IGN)  # meant for the supervisor, sent to the whole group by a terminal
     numbers = [int(argument) for argument in sys.argv[1:]]
     setup("text", "info")
     uvloop.run(serve(numbers[0], numbers[1], numbers[2:]))

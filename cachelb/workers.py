@@ -15,13 +15,17 @@ import socket
 import sys
 
 from cachelb import control
-from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, NODE_SLOTS, node_offset
+from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, forget_gauges, node_offset
 
 log = logging.getLogger("cachelb.workers")
 
 RESTART_S = 0.05  # before a dead worker is started again; doubled each time that it dies young
 RESTART_MAX_S = 5.0
 YOUNG_S = 5.0
+# A worker that has closed its control socket is about to end.  One that does not end is killed: longer than the time that
+# it gives its exchanges when it believes that the supervisor has gone (worker.ORPHAN_DRAIN_S).
+GOODBYE_S = 10.0
+UNREAD_BYTES = control.MESSAGE_BYTES  # told, but not read yet; one that leaves more than this does nothing any more
 
 
 class Worker:
@@ -48,28 +52,48 @@ class Worker:
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
         """Tell the worker something; without effect while it is dead, for it is told everything when it starts."""
-        if self.writer is not None and not self.writer.is_closing():
-            with contextlib.suppress(OSError):
-                self.writer.write(control.pack(kind, payload))
+        if self.writer is None or self.writer.is_closing():
+            return
+        if self.writer.transport.get_write_buffer_size() > UNREAD_BYTES:
+            log.error("worker %d reads nothing any more: killing it", self.number)
+            self.writer.close()
+            self.kill()
+            return
+        with contextlib.suppress(OSError):
+            self.writer.write(control.pack(kind, payload))
+
+    def kill(self) -> None:
+        """End the process at once, if there is one."""
+        if self.pid and self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
+    @property
+    def cut(self) -> int:
+        """How many client connections its end has cut: what it said, or had open when it last counted."""
+        return self.drained if self.drained is not None else self.block[FARM_INDEX["clients_open"]]
 
     async def live(self) -> None:
         """Run the process, again and again until the pool stops."""
         loop = asyncio.get_running_loop()
         wait = RESTART_S
-        while not self.pool.stopping:
+        while not self.pool.stopping.is_set():
             born = loop.time()
+            self.process, self.drained = None, None
             try:
                 await self._run()
             except OSError as exc:
                 log.error("cannot start worker %d: %s", self.number, exc)
-            if self.pool.stopping:
+            if self.pool.stopping.is_set():
                 return
             code = self.process.returncode if self.process is not None else None
             self.restarts += 1
+            self.epoch = -1
             wait = min(wait * 2, RESTART_MAX_S) if loop.time() - born < YOUNG_S else RESTART_S
             log.error("worker %d ended (%s): its connections are lost; restarting", self.number, _how(code))
-            self._forget_gauges()
-            await asyncio.sleep(wait)
+            forget_gauges(self.block)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.pool.stopping.wait(), wait)
 
     async def _run(self) -> None:
         ours, theirs = socket.socketpair()
@@ -78,16 +102,24 @@ class Worker:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "cachelb.worker", *map(str, fds), pass_fds=fds, stdin=asyncio.subprocess.DEVNULL
             )
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         reader, self.writer = await asyncio.open_unix_connection(sock=ours)
         self.send(control.SNAPSHOT, self.pool.snapshot)
+        if self.pool.stopping.is_set():  # while it was being started
+            self.send(control.DRAIN, self.pool.last_word)
         try:
             while (message := await control.receive(reader)) is not None:
                 self._told(*message)
         finally:
             self.writer.close()
             self.writer = None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), GOODBYE_S)
+            self.kill()
             await self.process.wait()
 
     def _told(self, kind: bytes, payload: bytes) -> None:
@@ -101,16 +133,6 @@ class Worker:
                 if other is not self:
                     other.send(control.LESSONS, payload)
 
-    def _forget_gauges(self) -> None:
-        """What the dead process had open is closed."""
-        self.block[FARM_INDEX["clients_open"]] = 0
-        for slot in range(NODE_SLOTS):
-            start = node_offset(slot)
-            requests, ended = start + NODE_INDEX["requests"], start + NODE_INDEX["ended"]
-            if self.block[requests] != self.block[ended]:
-                self.block[ended] = self.block[requests]
-            self.block[start + NODE_INDEX["idle"]] = 0
-
 
 class Workers:
     """All workers of a director."""
@@ -118,7 +140,8 @@ class Workers:
     def __init__(self, listeners: list[list[socket.socket]], snapshot: bytes) -> None:
         """Args: listeners: for each worker its sockets; snapshot: what they begin with."""
         self.snapshot = snapshot
-        self.stopping = False
+        self.stopping = asyncio.Event()
+        self.last_word = b"0"
         self.workers = [Worker(i + 1, sockets, self) for i, sockets in enumerate(listeners)]
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -127,9 +150,12 @@ class Workers:
         """The counters of every worker."""
         return [worker.block for worker in self.workers]
 
-    async def start(self) -> None:
-        """Start all; returns when every one of them accepts connections."""
+    def start(self) -> None:
+        """Start all."""
         self.tasks = [asyncio.create_task(worker.live()) for worker in self.workers]
+
+    async def ready(self) -> None:
+        """Return when every one of them has accepted connections, which may be never."""
         await asyncio.gather(*(worker.ready.wait() for worker in self.workers))
 
     def apply(self, snapshot: bytes) -> None:
@@ -143,22 +169,21 @@ class Workers:
             worker.send(kind, payload)
 
     async def drain(self, deadline_s: float, hurry: asyncio.Event) -> int:
-        """Let all finish, at most ``deadline_s`` seconds or until ``hurry``; return how many exchanges were cut."""
-        self.stopping = True
-        self.tell(control.DRAIN, b"%f" % deadline_s)
+        """Let all finish, at most ``deadline_s`` seconds or until ``hurry``; return how many connections were cut."""
+        self.last_word = b"%f" % deadline_s
+        self.stopping.set()
+        self.tell(control.DRAIN, self.last_word)
         for worker in self.workers:
             for listener in worker.listeners:
                 listener.close()
-        ended = asyncio.create_task(asyncio.wait(self.tasks))
-        hurried = asyncio.create_task(hurry.wait())
+        ended: asyncio.Future[object] = asyncio.ensure_future(asyncio.wait(self.tasks))
+        hurried: asyncio.Future[object] = asyncio.ensure_future(hurry.wait())
         await asyncio.wait({ended, hurried}, timeout=deadline_s + 2.0, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         for worker in self.workers:
-            if worker.pid and worker.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    worker.process.kill()
+            worker.kill()
         await asyncio.wait({ended}, timeout=5.0)
-        return sum(worker.drained or 0 for worker in self.workers)
+        return sum(worker.cut for worker in self.workers)
 
 
 def _how(code: int | None) -> str:

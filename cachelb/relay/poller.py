@@ -73,6 +73,11 @@ class Poller:
         for fd, events in self._epoll.poll(0, EVENTS):
             # A callback may have closed a descriptor that is still to come here, and another may have got its number:
             # the worst of that is one call too many, and every callback bears it (EAGAIN).
+            if events == _IN:
+                callback = readers.get(fd)
+                if callback is not None:
+                    callback()
+                continue
             if events & _READ:
                 callback = readers.get(fd)
                 if callback is not None:
