@@ -62,5 +62,5 @@ class Snapshot:
             value = json.loads(blob)
             nodes = tuple(NodeView(**{**node, "addresses": tuple(node["addresses"])}) for node in value["nodes"])
             return cls(epoch=int(value["epoch"]), settings=str(value["settings"]), nodes=nodes)
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise BadSnapshot(f"not a snapshot: {exc}") from exc

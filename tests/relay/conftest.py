@@ -89,7 +89,7 @@ class Farm:
         self.states = ["up"] * nodes
         self.addresses = [(node.host,) for node in self.nodes]
         self.epoch = 0
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address: tuple[str, int] = self.listener.getsockname()
         self.clients: list[Peer] = []
         self.drained = False

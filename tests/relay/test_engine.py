@@ -451,7 +451,7 @@ def test_the_access_log_has_a_line_for_each_exchange(make_farm, tmp_path):
     assert 508 in second.values()
 
 
-def test_a_thousand_connections_leave_nothing_behind(farm):
+def test_many_connections_leave_nothing_behind(farm):
     for node in farm.nodes:
         node.serve()
     clients = [farm.connect(f"127.0.0.{1 + i % 4}") for i in range(200)]

@@ -1,0 +1,71 @@
+"""What a relay tells people: one line per exchange, a bounded number of events."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from fakes import get, ok
+
+
+@pytest.fixture
+def logged(make_farm, tmp_path):
+    """A farm with an access log, and a function that waits for so many lines of it."""
+    path = tmp_path / "access.log"
+    farm = make_farm(log={"access": str(path), "access_format": "json"})
+
+    def lines(count):
+        farm.wait_until(lambda: path.exists() and path.read_text().count("\n") >= count, f"{count} lines")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    return farm, lines
+
+
+def test_the_second_owner_is_named(logged):
+    farm, lines = logged
+    farm.nodes[0].refuse()
+    farm.nodes[1].serve()
+    assert farm.ask(farm.url(0, 1)).status == 200
+    assert "n1" in json.dumps(lines(1)[0])
+
+
+def test_a_refusal_does_not_speak_of_the_request_before(logged):
+    farm, lines = logged
+    farm.nodes[0].serve(ok(b"", "X-Cache: HIT from n0"))
+    client = farm.connect()
+    client.send(get(farm.url(0)) + b"nonsense\r\n\r\n")
+    assert client.read_answer().status == 200
+    assert client.read_answer().status == 400
+    first, second = lines(2)
+    assert "n0" in json.dumps(first)
+    assert "n0" not in json.dumps(second)
+    assert "HIT" not in json.dumps(second)
+
+
+def test_the_page_and_the_log_share_an_id(logged):
+    farm, lines = logged
+    answer = farm.ask(farm.url(0), f"Via: 1.1 {farm.via}")
+    assert answer.fields[b"x-request-id"].decode() in json.dumps(lines(1)[0])
+
+
+def test_a_flood_of_failures_is_not_a_flood_of_events(make_farm, caplog):
+    farm = make_farm(bypass={"mode": "nodes"})
+    farm.states = ["dead"] * 3
+    farm.apply()
+    client = farm.connect()
+    with caplog.at_level(logging.INFO, "cachelb.relay"):
+        for _ in range(100):
+            client.send(get(farm.url(0)))
+            assert client.read_answer().status == 503
+    events = [record for record in caplog.records if record.getMessage().startswith("no_node")]
+    assert 1 <= len(events) <= 20
+
+
+def test_what_a_client_sends_cannot_forge_a_line(farm, caplog):
+    with caplog.at_level(logging.INFO, "cachelb.relay"):
+        answer = farm.ask("http://a.test/\u00ff\u00fe", f"Via: 1.1 {farm.via}")
+    assert answer.status == 508
+    event = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("loop"))
+    assert event.isascii()
+    assert event.isprintable()

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import pytest
+from fakes import get
+
+from cachelb.config import Config
+from cachelb.errors import BadRequest, Reason
+from cachelb.http.fields import request_fields
+from cachelb.http.head import Limits, scan_request
+from cachelb.relay.plan import OWNERS, Planner, plan_settings
+from cachelb.routing.classify import Kind
+from cachelb.routing.ring import Member
+from cachelb.routing.table import make_table
+
+LIMITS = Limits()
+NODES = ["n0", "n1", "n2", "n3"]
+
+
+def planner(admits=(1.0,) * 4, **sections):
+    sections.setdefault("relay", {}).setdefault("via", "me:1")
+    config = Config.model_validate(sections)
+    table = make_table("ring", [Member(name, 1.0) for name in NODES])
+    return Planner(plan_settings(config), table, NODES, admits)
+
+
+def plans(data, **how):
+    """Both halves of a request, and the planner that made them."""
+    each = planner(**how)
+    head = scan_request(data, LIMITS)
+    assert head is not None
+    block = each.plan_block(head.block)
+    return each.plan_line(head, block.fields.host), block, each
+
+
+def test_a_plain_get_needs_two_halves_and_nothing_else():
+    line, block, each = plans(get("http://a.test/x", "Accept: */*"))
+    assert line.plain
+    assert block.plain
+    assert line.head + block.pre + b"10.0.0.1" + block.post == each.node_head(line, block, b"10.0.0.1")
+    assert each.node_head(line, block, b"10.0.0.1") == (
+        b"GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\nAccept: */*\r\n"
+        b"Via: 1.1 me:1 (cachelb)\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_nothing_speaks_against_is_hashed(method):
+    line, block, each = plans(get("http://a.test/x", method=method))
+    assert each.classify(line, block).kind is Kind.HASH
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "get", "Get"])
+def test_other_methods_are_not_plain(method):
+    line, _, _ = plans(get("a.test:443" if method == "CONNECT" else "http://a.test/", method=method))
+    assert not line.plain
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Authorization: x", "Cache-Control: no-store", "Cache-Control: only-if-cached",
+        "Transfer-Encoding: chunked", "Content-Length: 5", "Expect: 100-continue", "Via: 1.1 me:1",
+        "Upgrade: x\r\nConnection: upgrade",
+    ],
+)  # fmt: skip
+def test_fields_that_change_anything_make_a_block_general(field):
+    _, block, _ = plans(get("http://a.test/", field))
+    assert not block.plain
+
+
+@pytest.mark.parametrize("rules", [{"hosts": ("b.test",)}, {"paths": ("/b",)}, {"headers": ("X",)}])
+def test_with_rules_of_the_operator_every_block_is_general(rules):
+    _, block, _ = plans(get("http://a.test/"), bypass=rules)
+    assert not block.plain
+
+
+def test_http_1_0_is_general():
+    line, _, _ = plans(get("http://a.test/", version="1.0"))
+    assert not line.plain
+
+
+def test_a_loop_is_seen_in_the_block():
+    assert plans(get("http://a.test/", "Via: 1.0 x, 1.1 ME:1"))[1].loop
+    assert not plans(get("http://a.test/", "Via: 1.0 x, 1.1 me:12"))[1].loop
+
+
+def test_owners_are_those_of_the_table_in_order():
+    line, _, each = plans(get("http://a.test/x"))
+    assert line.key == b"http://a.test/x"
+    expected = [NODES[i] for i in each.table.owners(line.key, 4)]
+    assert list(line.targets) == expected[:OWNERS]
+
+
+def test_dead_nodes_are_passed_over():
+    line, _, each = plans(get("http://a.test/x"))
+    admits = [1.0] * 4
+    admits[NODES.index(line.targets[0])] = 0.0
+    again, _, _ = plans(get("http://a.test/x"), admits=admits)
+    assert list(again.targets[:2]) == list(line.targets[1:3])
+
+
+def test_without_nodes_there_are_no_targets():
+    assert plans(get("http://a.test/x"), admits=[0.0] * 4)[0].targets == ()
+    empty = Planner(plan_settings(Config()), None, [], [])
+    assert empty.owners(b"http://a.test/") == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "form", "host", "port"),
+    [
+        (get("http://A.test/x"), "absolute", b"a.test", 80),
+        (get("/x", "Host: a.test:8080"), "origin", b"a.test", 8080),
+        (get("a.test:443", method="CONNECT"), "authority", b"a.test", 443),
+        (get("[::1]:443", "Host: x", method="CONNECT"), "authority", b"::1", 443),
+        (get("*", "Host: a.test", method="OPTIONS"), "asterisk", b"", 0),
+        (get("https://a.test/x"), "absolute", b"a.test", 443),
+    ],
+)
+def test_every_form_of_target_is_understood(data, form, host, port):
+    line, _, _ = plans(data)
+    assert (line.form, line.host, line.port) == (form, host, port)
+
+
+@pytest.mark.parametrize("url", ["http://a.test/", "https://a.test/", "ftp://a.test/"])
+def test_only_http_can_go_direct(url):
+    assert plans(get(url))[0].can_go_direct == url.startswith("http:")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GET /x HTTP/1.1\r\n\r\n", Reason.BAD_REQUEST),
+        (b"GET nonsense HTTP/1.1\r\nHost: a\r\n\r\n", Reason.BAD_URL),
+        (get("a.test", "Host: a", method="CONNECT"), Reason.BAD_URL),
+    ],
+)
+def test_what_cannot_be_understood_is_refused(data, reason):
+    with pytest.raises(BadRequest) as refused:
+        plans(data)
+    assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(("method", "idempotent"), [("GET", True), ("PUT", True), ("DELETE", True), ("POST", False)])
+def test_what_may_be_repeated_is_known(method, idempotent):
+    assert plans(get("http://a.test/", method=method))[0].idempotent == idempotent
+
+
+def test_an_origin_gets_a_path_and_no_credentials_of_the_proxy():
+    line, block, each = plans(get("http://a.test:8080/x?y", "Proxy-Authorization: z", "Accept: */*"))
+    assert each.origin_head(line, block, b"10.0.0.1") == (
+        b"GET /x?y HTTP/1.1\r\nHost: a.test:8080\r\nAccept: */*\r\n"
+        b"Via: 1.1 me:1 (cachelb)\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
+    )
+    assert b"Proxy-Authorization: z" in each.node_head(line, block, b"10.0.0.1")
+
+
+def test_userinfo_goes_on_as_authorization():
+    line, block, each = plans(get("http://user:pa%20ss@a.test/", "Host: a.test"))
+    assert line.key == b"http://a.test/"
+    assert b"\r\nAuthorization: Basic dXNlcjpwYSBzcw==\r\n" in each.origin_head(line, block, b"")
+
+
+def test_upgrade_is_passed_on_only_when_asked():
+    line, block, each = plans(get("http://a.test/", "Connection: upgrade", "Upgrade: websocket"))
+    assert b"pgrade" not in each.node_head(line, block, b"")
+    head = each.node_head(line, block, b"", upgrade=True)
+    assert head.endswith(b"\r\n\r\n")
+    assert b"\r\nUpgrade: websocket\r\n" in head
+    assert b"\r\nConnection: Upgrade\r\n" in head
+
+
+def test_max_forwards_is_counted_down_for_options():
+    line, block, each = plans(get("http://a.test/", "Max-Forwards: 3", method="OPTIONS"))
+    assert b"\r\nMax-Forwards: 2\r\n" in each.node_head(line, block, b"")
+
+
+def test_the_block_plan_keeps_the_facts():
+    _, block, _ = plans(get("http://a.test/", "Accept: x"))
+    assert repr(block.fields) == repr(request_fields(block.block))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_local_answers_are_whole(keep):
+    for data, why, status in (
+        (get("*", "Host: a", method="OPTIONS"), "options", b"200"),
+        (get("http://a.test/", "Max-Forwards: 0", method="TRACE"), "max-forwards", b"200"),
+        (get("/squid-internal-mgr/", "Host: a"), "internal", b"404"),
+    ):
+        line, block, each = plans(data)
+        answer = each.local_answer(line, block, why, keep)
+        assert answer[9:12] == status
+        assert (b"\r\nConnection: close\r\n" in answer) == (not keep)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachelb import control
+from cachelb.routing.learned import Lesson
+
+MESSAGES = [(control.SNAPSHOT, b"x" * 1000), (control.REOPEN, b""), (control.DRAIN, b"30"), (control.LESSONS, bytes(range(256)))]
+STREAM = b"".join(control.pack(kind, payload) for kind, payload in MESSAGES)
+
+
+def read_all(data, step=0):
+    """All messages that ``receive`` makes of a stream."""
+
+    async def main():
+        reader = asyncio.StreamReader()
+        for start in range(0, len(data), step or len(data) or 1):
+            reader.feed_data(data[start : start + (step or len(data))])
+        reader.feed_eof()
+        found = []
+        while (message := await control.receive(reader)) is not None:
+            found.append(message)
+        return found
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_messages_arrive_as_they_were_sent(step):
+    assert read_all(STREAM, step) == MESSAGES
+
+
+@pytest.mark.parametrize("cut", range(0, len(STREAM), 17))
+def test_a_cut_stream_ends_after_its_last_whole_message(cut):
+    found = read_all(STREAM[:cut])
+    assert found == MESSAGES[: len(found)]
+
+
+@pytest.mark.parametrize("length", [0, control.MESSAGE_BYTES + 1, 2**32 - 1])
+def test_a_length_that_cannot_be_ends_the_stream(length):
+    assert read_all(length.to_bytes(4, "big") + b"S" + b"x" * 100) == []
+
+
+def test_an_end_is_no_message():
+    assert read_all(b"") == []
+
+
+lessons = st.builds(
+    Lesson, st.sampled_from(["url", "segment"]), st.binary(max_size=50), st.sampled_from(["private", ""]), st.floats(0, 1e6)
+)
+
+
+@given(st.lists(lessons, max_size=10))
+def test_lessons_survive(lessons):
+    assert control.unpack_lessons(control.pack_lessons(lessons)) == lessons
