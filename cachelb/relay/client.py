@@ -266,7 +266,10 @@ class Client(End):
         """A bug of ours showed in this connection: end it, keep everything else."""
         self.engine.crashed(exc)
         try:
-            self.exchange.fail(Reason.INTERNAL, type(exc).__name__)
+            if self.state == BUSY and not (self.exchange.phase == IDLE and self.exchange.answered):
+                self.exchange.fail(Reason.INTERNAL, type(exc).__name__)
+            else:
+                self.abort()
         except Exception as again:
             self.engine.crashed(again)
             self.abort()
