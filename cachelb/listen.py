@@ -45,7 +45,7 @@ def open_listeners(address: Address, count: int) -> list[socket.socket]:
     except OSError as exc:
         for sock in sockets:
             sock.close()
-        raise CannotListenError(exc.errno, _explain(address, exc)) from exc
+        raise cannot_listen(address, exc) from exc
     return sockets
 
 
@@ -64,12 +64,14 @@ def _bind(family: socket.AddressFamily, address: Address, *, share: bool) -> soc
     return sock
 
 
-def _explain(address: Address, exc: OSError) -> str:
-    where = f"{address.host} port {address.port}"
+def cannot_listen(address: Address, exc: OSError) -> CannotListenError:
+    """Say in a sentence why ``address`` cannot be listened on."""
     if exc.errno == errno.EADDRINUSE:
-        return f"cannot listen on {where}: another program uses it (find it with: ss -ltnp 'sport = :{address.port}')"
-    if exc.errno == errno.EADDRNOTAVAIL:
-        return f"cannot listen on {where}: this host does not have that address"
-    if exc.errno == errno.EACCES:
-        return f"cannot listen on {where}: ports below 1024 need root or CAP_NET_BIND_SERVICE"
-    return f"cannot listen on {where}: {exc.strerror or exc}"
+        why = f"another program uses it (find it with: ss -ltnp 'sport = :{address.port}')"
+    elif exc.errno == errno.EADDRNOTAVAIL:
+        why = "this host does not have that address"
+    elif exc.errno == errno.EACCES:
+        why = "ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    else:
+        why = exc.strerror or str(exc)
+    return CannotListenError(exc.errno, f"cannot listen on {address.host} port {address.port}: {why}")

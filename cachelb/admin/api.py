@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from cachelb import __version__
-from cachelb.admin.metrics import render
+from cachelb.admin.metrics import CONTENT_TYPE, render
 from cachelb.counters import read_farm, read_node
-from cachelb.listen import CannotListenError
+from cachelb.listen import cannot_listen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +46,7 @@ class AdminServer:
             try:
                 await site.start()
             except OSError as exc:
-                where = f"{address.host} port {address.port}"
-                raise CannotListenError(exc.errno, f"cannot listen on {where} ([listen] admin): {exc.strerror}") from exc
+                raise cannot_listen(address, exc) from exc
 
     async def stop(self) -> None:
         """Close the listeners."""
@@ -57,7 +56,8 @@ class AdminServer:
         return web.json_response(status(self.supervisor), dumps=lambda value: json.dumps(value, indent=1))
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(text=render(status(self.supervisor)), content_type="text/plain", charset="utf-8")
+        text = render(status(self.supervisor))
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
 
 def status(supervisor: Supervisor) -> dict[str, Any]:

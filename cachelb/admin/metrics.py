@@ -6,9 +6,14 @@ from typing import Any
 
 from cachelb.counters import FARM, NODE, Counter
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus 3 reads the format from it
+
 
 def render(status: dict[str, Any]) -> str:
-    """Text exposition format, version 0.0.4."""
+    """Text exposition format, version 0.0.4.
+
+    Names of nodes are tokens (``config_values``), so none has a character that would have to be escaped.
+    """
     lines: list[str] = []
     for counter in FARM:
         name = _begin(lines, "cachelb", counter)

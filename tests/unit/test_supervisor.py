@@ -1,0 +1,348 @@
+"""The life of a director, in processes of its own: how it starts, ends, reloads, and what it survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+from fakes import Peer, get
+from live_director import LiveDirector, SlowNode, wait_until
+
+from cachelb.config import Config
+from cachelb.listen import open_listeners
+from cachelb.nodes.health import HealthPolicy
+from cachelb.supervisor import difference, fixed_at_start, health_policy, raise_file_limit
+
+Make = Callable[..., LiveDirector]
+
+
+def begin_slow(director: LiveDirector, node: SlowNode) -> Peer:
+    """A client whose request is at the node, which does not answer before its gate opens."""
+    client = director.connect()
+    client.send(get("http://www.test/slow"))
+    assert node.waiting.acquire(timeout=10)
+    return client
+
+
+def assert_ports_are_free(director: LiveDirector) -> None:
+    class Address:
+        host, port = director.http
+
+    for sock in open_listeners(Address, 1):  # refuses to share with anybody
+        sock.close()
+    with socket.socket() as probe:
+        assert probe.connect_ex(director.admin) != 0
+
+
+# -- ending
+
+
+def test_sigterm_ends_it_with_exit_status_0_and_leaves_nothing(director: Make):
+    subject = director()
+    assert subject.ask() == b"127.0.0.61 http://www.test/page"
+    subject.signal(signal.SIGTERM)
+    assert subject.ended() == 0
+    assert "stopped: every exchange was finished" in subject.log()
+    assert "ERROR" not in subject.log()
+    assert_ports_are_free(subject)
+
+
+@pytest.mark.parametrize("who", ["the supervisor", "all processes", "the worker, then the supervisor"])
+def test_sigterm_lets_an_exchange_finish(director: Make, node: SlowNode, who: str):
+    """Init systems send it to every process of a service."""
+    subject = director()
+    idle = subject.connect()
+    idle.send(get("http://www.test/"))
+    idle.read_answer()
+    client = begin_slow(subject, node)
+    if who == "all processes":
+        os.killpg(subject.pid, signal.SIGTERM)
+    elif who == "the supervisor":
+        subject.signal(signal.SIGTERM)
+    else:
+        os.kill(subject.status()["workers"][0]["pid"], signal.SIGTERM)
+        assert idle.is_closed()  # so the worker is draining
+        subject.signal(signal.SIGTERM)
+    subject.wait_for("stopping: ")
+    wait_until(lambda: subject.status()["state"] == "draining")
+    wait_until(lambda: refuses(subject))
+    node.gate.set()
+    assert client.read_answer().body == b"127.0.0.61 http://www.test/slow"
+    assert subject.ended() == 0
+    assert "stopped: every exchange was finished" in subject.log()
+
+
+def refuses(director: LiveDirector) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(director.http) != 0
+
+
+def test_status_and_metrics_answer_while_it_drains(director: Make, node: SlowNode):
+    subject = director()
+    client = begin_slow(subject, node)
+    wait_until(lambda: subject.status()["nodes"][0]["counters"]["requests"] == 1)
+    subject.signal(signal.SIGTERM)
+    wait_until(lambda: subject.status()["state"] == "draining")
+    counters = subject.status()["nodes"][0]["counters"]
+    assert counters["requests"] - counters["ended"] == 1
+    assert 'cachelb_node_requests_total{node="cache1"} 1\n' in subject.read("/metrics")
+    node.gate.set()
+    assert client.read_answer().status == 200
+    assert subject.ended() == 0
+
+
+def test_a_second_sigterm_hurries(director: Make, node: SlowNode):
+    subject = director()
+    client = begin_slow(subject, node)
+    wait_until(lambda: subject.status()["farm"]["clients_open"] == 1)
+    subject.signal(signal.SIGTERM)
+    subject.wait_for("stopping: ")
+    wait_until(lambda: refuses(subject))
+    subject.signal(signal.SIGTERM)
+    assert subject.ended() == 0
+    assert client.is_closed()
+    assert "stopped: 1 client connections were cut" in subject.log()
+
+
+def test_sigint_ends_it_at_once(director: Make, node: SlowNode):
+    subject = director()
+    client = begin_slow(subject, node)
+    wait_until(lambda: subject.status()["farm"]["clients_open"] == 1)
+    os.killpg(subject.pid, signal.SIGINT)  # as a terminal does
+    assert subject.ended() == 0
+    assert client.is_closed()
+    assert "stopped: 1 client connections were cut" in subject.log()
+    assert "Traceback" not in subject.log()
+
+
+def test_exchanges_get_no_more_time_than_is_configured_now(director: Make, node: SlowNode):
+    subject = director("[timeouts]\ndrain_s = 600")
+    subject.configure("[timeouts]\ndrain_s = 0.1")
+    subject.signal(signal.SIGHUP)
+    subject.wait_for("reloaded: ")
+    client = begin_slow(subject, node)
+    subject.signal(signal.SIGTERM)
+    assert client.read_answer().status == 503
+    assert subject.ended() == 0
+    assert "at most 0.1 s" in subject.log()
+    assert "stopped: 1 client connections were cut" in subject.log()
+
+
+def test_an_idle_admin_connection_does_not_keep_it_alive(director: Make):
+    subject = director()
+    admin = Peer(socket.create_connection(subject.admin))
+    admin.send(b"GET /api/v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert admin.read_answer().status == 200
+    began = time.monotonic()
+    subject.signal(signal.SIGTERM)
+    assert subject.ended() == 0
+    assert time.monotonic() - began < 5
+    assert admin.is_closed()
+
+
+def test_workers_finish_and_end_by_themselves_when_the_supervisor_is_killed(director: Make, node: SlowNode):
+    subject = director("[relay]\nworkers = 2")
+    client = begin_slow(subject, node)
+    subject.signal(signal.SIGKILL)
+    wait_until(lambda: refuses(subject))
+    node.gate.set()
+    assert client.read_answer().status == 200
+    assert subject.ended() == -signal.SIGKILL
+    assert_ports_are_free(subject)
+
+
+# -- starting
+
+
+@pytest.mark.parametrize("which", ["http", "admin"])
+def test_an_address_in_use_is_a_sentence_and_exit_status_1(director: Make, which: str):
+    """And no worker is left, nor was any started."""
+    subject = director()
+    second = director(until=None)
+    setattr(second, which, getattr(subject, which))
+    second.configure("")
+    second.launch()
+    assert second.ended() == 1
+    lines = [line for line in second.log().splitlines() if " WARNING " not in line]  # of a low limit of open files
+    assert len(lines) == 1, lines
+    assert f"cannot listen on 127.0.0.1 port {getattr(subject, which)[1]}: another program uses it" in lines[0]
+    assert subject.ask().startswith(b"127.0.0.61")
+
+
+def test_sigterm_ends_it_while_a_worker_is_being_started(director: Make):
+    subject = director(until=None)
+    subject.hang.touch()
+    subject.launch()
+    wait_until(lambda: len(subject.processes()) == 2)
+    subject.signal(signal.SIGTERM)
+    subject.wait_for("stopping: ")
+    subject.hang.unlink()
+    assert subject.ended() == 0
+    assert "ready" not in subject.log()
+    assert "ERROR" not in subject.log()
+
+
+def test_a_worker_that_never_begins_does_not_outlive_it(director: Make):
+    subject = director("[timeouts]\ndrain_s = 600", until=None)
+    subject.hang.touch()
+    subject.launch()
+    wait_until(lambda: len(subject.processes()) == 2)
+    subject.signal(signal.SIGTERM)
+    subject.wait_for("stopping: ")
+    subject.signal(signal.SIGTERM)
+    assert subject.ended() == 0
+
+
+def test_it_stays_while_workers_crash_at_their_start_and_recovers(director: Make):
+    subject = director(until=None)
+    subject.crash.touch()
+    subject.launch()
+    wait_until(subject.answers)
+    wait_until(lambda: [worker for worker in subject.status()["workers"] if worker["restarts"] >= 3])
+    status = subject.status()
+    assert status["state"] == "starting"
+    assert status["workers"][0]["epoch"] == -1
+    assert "worker 1 ended (exit status 3)" in subject.log()
+    assert "cachelb_requests_total 0\n" in subject.read("/metrics")
+    subject.crash.unlink()
+    subject.wait_for("ready: ")
+    assert subject.ask().startswith(b"127.0.0.61")
+    assert subject.status()["state"] == "running"
+
+
+def test_sigterm_ends_it_while_workers_crash_at_their_start(director: Make):
+    subject = director(until=None)
+    subject.crash.touch()
+    subject.launch()
+    wait_until(subject.answers)
+    wait_until(lambda: [worker for worker in subject.status()["workers"] if worker["restarts"] >= 3])
+    subject.signal(signal.SIGTERM)
+    assert subject.ended() == 0
+
+
+# -- what a worker's death leaves
+
+
+def test_counters_go_on_and_gauges_are_right_after_a_worker_was_killed(director: Make, node: SlowNode):
+    subject = director()
+    for number in range(3):
+        subject.ask(f"{number}")
+    client = begin_slow(subject, node)
+    wait_until(lambda: subject.status()["farm"]["requests"] == 4)
+    wait_until(lambda: subject.status()["nodes"][0]["counters"]["idle"] == 0)
+    os.kill(subject.status()["workers"][0]["pid"], signal.SIGKILL)
+    assert client.is_closed()
+    wait_until(lambda: subject.status()["workers"][0]["restarts"] == 1)
+    status = subject.status()
+    assert status["farm"]["clients_open"] == 0
+    assert status["nodes"][0]["counters"]["ended"] == status["nodes"][0]["counters"]["requests"] == 4
+    subject.ask("after")
+    wait_until(lambda: subject.status()["farm"]["requests"] == 5)
+    counters = subject.status()["nodes"][0]["counters"]
+    assert counters["requests"] == counters["ended"] == 5
+    assert "worker 1 ended (killed by signal 9)" in subject.log()
+
+
+def test_a_reload_while_a_worker_restarts_is_what_it_begins_with(director: Make):
+    subject = director()
+    subject.crash.touch()
+    os.kill(subject.status()["workers"][0]["pid"], signal.SIGKILL)
+    wait_until(lambda: subject.status()["workers"][0]["restarts"] >= 1)
+    subject.configure('[access]\nallow = ["192.0.2.0/24"]')
+    subject.signal(signal.SIGHUP)
+    subject.wait_for("reloaded: ")
+    subject.crash.unlink()
+    wait_until(lambda: subject.status()["workers"][0]["epoch"] == subject.status()["epoch"])
+    client = subject.connect()
+    client.send(get("http://www.test/"))
+    assert client.read_answer().status == 403
+
+
+# -- reloading
+
+
+def test_a_configuration_that_cannot_be_used_changes_nothing(director: Make):
+    subject = director()
+    subject.config.write_text("[listen]\nhttp = 1\n")
+    subject.signal(signal.SIGHUP)
+    subject.wait_for("reload refused: ")
+    assert subject.status()["reloads"] == 0
+    assert subject.ask().startswith(b"127.0.0.61")
+
+
+def test_what_cannot_change_while_running_is_said_each_time(director: Make):
+    subject = director()
+    http = subject.http
+    subject.http = ("127.0.0.1", http[1] + 1)
+    subject.configure("")
+    for times in (1, 2):
+        subject.signal(signal.SIGHUP)
+        wait_until(lambda times=times: subject.log().count("reloaded: ") == times)
+    subject.http = http
+    subject.configure("")
+    subject.signal(signal.SIGHUP)
+    wait_until(lambda: subject.log().count("reloaded: ") == 3)
+    assert subject.log().count("a change of [listen] needs a restart") == 2
+    assert subject.ask().startswith(b"127.0.0.61")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_a_log_that_was_moved_is_opened_anew(director: Make, tmp_path, number: signal.Signals):
+    path = tmp_path / "access.log"
+    subject = director(f'[log]\naccess = "{path}"')
+    subject.ask("before")
+    moved = path.rename(tmp_path / "access.log.1")
+    subject.signal(number)
+    wait_until(path.exists)
+    subject.ask("after")
+    wait_until(lambda: "/after " in path.read_text())
+    assert "/before " in moved.read_text()
+    assert "/after " not in moved.read_text()
+
+
+# -- small things
+
+
+def config(**sections: object) -> Config:
+    return Config.model_validate_json(json.dumps(sections))
+
+
+NODES = [{"name": name, "host": f"127.0.0.{i}"} for i, name in enumerate("abc", 1)]
+
+
+def test_the_difference_between_two_configurations_is_said_in_words():
+    old = config(node=NODES[:2])
+    assert difference(old, old) == "nothing changed"
+    assert difference(old, config(node=NODES[1:])) == "added c, removed a"
+    assert difference(old, config(node=[NODES[0], NODES[1] | {"weight": 2}])) == "changed b"
+    assert difference(old, config(node=NODES[:2], timeouts={"drain_s": 1})) == "settings"
+
+
+def test_addresses_and_the_number_of_workers_are_fixed_at_the_start():
+    old = config(listen={"http": "127.0.0.1:1"}, relay={"workers": 1}, node=NODES)
+    assert fixed_at_start(old, config(listen={"http": "127.0.0.1:1"}, relay={"workers": 1})) == []
+    new = config(listen={"http": "127.0.0.1:2"}, relay={"workers": 2}, node=NODES)
+    assert fixed_at_start(old, new) == ["[listen]", "[relay] workers"]
+
+
+def test_each_setting_of_health_gets_into_its_policy():
+    given = config(health={"interval_s": 7, "timeout_s": 3, "fall": 5, "rise": 4})
+    policy = health_policy(given)
+    assert (policy.interval_s, policy.timeout_s, policy.fall, policy.rise) == (7, 3, 5, 4)
+    assert set(HealthPolicy._fields) <= set(type(given.health).model_fields)
+
+
+def test_as_many_files_as_the_hard_limit_allows():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[1]), before[1]))
+        assert raise_file_limit() == before[1]
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
