@@ -112,7 +112,7 @@ class Answer(Attempts):
 
     def _whole_answer(self, head: ResponseHead, body: memoryview) -> None:
         """Answer with a body that is here as a whole: one send."""
-        start = head.head + self.engine.tails[self.keep * 2 + head.chunked]
+        start = head.head + self.engine.tails[self.keep * 2 + (head.chunked and self.line.minor)]
         self.answered = True
         self.bytes_out = len(start) + len(body)
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cachelb.counters import FARM_INDEX
 from cachelb.errors import Reason
+from cachelb.listen import BACKLOG
 from cachelb.relay import pages
 from cachelb.relay.client import Client
 
@@ -70,7 +71,8 @@ class Door:
     def close(self) -> None:
         """Accept who is waiting, for they were promised a connection, then nobody more."""
         for listener in self.listeners:
-            self._accept(listener)
+            for _ in range(BACKLOG // ACCEPTS):
+                self._accept(listener)
         if not self.resting:
             self._rest()
         for listener in self.listeners:

@@ -140,8 +140,10 @@ class Link(End):
         self.loop.add_writer(self.fd, self._connected)
 
     def _connected(self) -> None:
-        self.loop.remove_writer(self.fd)
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code and not self._has_peer():
+            return  # a call too many: see Poller
+        self.loop.remove_writer(self.fd)
         exchange = self.exchange
         if exchange is None:
             self.shut()
@@ -159,6 +161,13 @@ class Link(End):
             exchange.link_ready(self)
         except Exception as exc:
             exchange.crashed(exc)
+
+    def _has_peer(self) -> bool:
+        try:
+            self.sock.getpeername()
+        except OSError:
+            return False
+        return True
 
     def readable(self) -> None:
         exchange = self.exchange

@@ -330,3 +330,22 @@ def test_a_client_that_goes_on_sending_after_a_refusal_still_reads_it(farm):
     assert answer.status == 400
     client.close()
 
+
+def test_a_client_that_never_stops_sending_after_a_refusal_is_cut_off(farm):
+    client = farm.connect()
+    client.send(get(URL, "Content-Length: x", method="POST"))
+    assert client.read_answer().status == 400
+    with contextlib.suppress(OSError):
+        client.send_until_stuck(b"z" * 65536, most=32 << 20)
+    farm.wait_until(lambda: farm.counter("clients_open") == 0)
+
+
+def test_a_client_that_breaks_while_its_requests_are_queued_is_forgotten(farm):
+    client = farm.connect()
+    client.send(get(farm.url(0)) * 10)
+    link = farm.nodes[0].accept()
+    link.read_head()
+    with farm.held():
+        link.send(ok(b"one"))
+        client.reset()
+    farm.wait_until(lambda: farm.counter("clients_open") == 0)

@@ -353,7 +353,7 @@ def drain_in_background(farm, deadline_s):
 def refuses(farm):
     try:
         farm.connect().close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # reset: the very moment of closing
         return True
     return False
 
@@ -406,13 +406,13 @@ def test_drain_answers_requests_that_are_already_here(farm):
 
     drained = asyncio.run_coroutine_threadsafe(drain(), farm.relay.loop)
     is_held.wait()
-    fresh = farm.connect()
-    for client in (fresh, kept):
+    clients = [kept, *(farm.connect() for _ in range(150))]  # more than are accepted at one go
+    for client in clients:
         client.send(get(farm.url(0)))
     silent = farm.connect()
     farm.drained = True
     release.set()
-    for client in (fresh, kept):
+    for client in clients:
         answer = client.read_answer()
         assert answer.status == 200
         assert answer.fields[b"connection"] == b"close"
@@ -463,3 +463,31 @@ def test_many_connections_leave_nothing_behind(farm):
         client.reset() if i % 2 else client.close()
     farm.wait_until(lambda: farm.counter("clients_open") == 0)
     assert len(os.listdir("/proc/self/fd")) < 500
+
+
+def test_a_request_at_a_node_that_is_removed_finishes_and_its_connection_goes(farm):
+    client, link = waiting(farm, 2)
+    kept = farm.nodes.pop()
+    farm.apply()
+    link.send(ok(b"finished"))
+    assert client.read_answer().body == b"finished"
+    assert link.is_closed()
+    farm.nodes[0].serve()
+    farm.nodes[1].serve()
+    client.send(get(farm.url(0)))
+    assert client.read_answer().status == 200
+    kept.stop()
+
+
+def test_drain_cuts_tunnels_at_its_deadline(make_farm):
+    farm = make_farm(access={"connect_ports": ["1-65535"]})
+    client = farm.connect()
+    client.send(get(farm.origin.address, method="CONNECT"))
+    assert client.read_head()
+    link = farm.origin.accept()
+    client.send(b"ping")
+    assert link.read_exactly(4) == b"ping"
+    assert farm.drain(0.05) == 1
+    assert client.is_closed()
+    assert link.is_closed()
+    assert farm.ended() == {"shutdown": 1}

@@ -162,8 +162,8 @@ def test_a_busy_tunnel_is_closed_when_its_time_is_over(make_farm):
 
 def test_a_side_that_does_not_read_stops_the_other(open_farm):
     client, link = tunnel(open_farm)
-    assert client.send_until_stuck(RANDOM, most=256 << 20) < 24 << 20
-    assert link.send_until_stuck(RANDOM, most=256 << 20) < 24 << 20
+    assert client.send_until_stuck(RANDOM, most=256 << 20) < 96 << 20
+    assert link.send_until_stuck(RANDOM, most=256 << 20) < 96 << 20
     assert link.read_exactly(4 << 20) == RANDOM * 4
     assert client.read_exactly(4 << 20) == RANDOM * 4
 

@@ -3,7 +3,17 @@ from __future__ import annotations
 import re
 
 from cachelb.counters import (
-    BLOCK_BYTES, END_INDEX, FARM, FARM_INDEX, NODE, NODE_INDEX, NODE_SLOTS, TABLE, node_offset, read_farm, read_node,
+    BLOCK_BYTES,
+    END_INDEX,
+    FARM,
+    FARM_INDEX,
+    NODE,
+    NODE_INDEX,
+    NODE_SLOTS,
+    TABLE,
+    node_offset,
+    read_farm,
+    read_node,
 )  # fmt: skip
 from cachelb.errors import Reason
 

@@ -122,7 +122,7 @@ def test_without_nodes_there_is_no_table(fleet):
 def test_nodes_that_make_no_table_change_nothing(fleet, views):
     place(fleet, view("z"))
     target, table = fleet.targets[0], fleet.table
-    with pytest.raises(ValueError, match="name|weight"):
+    with pytest.raises(ValueError, match=r"name|weight"):
         place(fleet, *views)
     assert (fleet.targets, fleet.table) == ([target], table)
     assert target.idle_max

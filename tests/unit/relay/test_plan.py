@@ -92,7 +92,7 @@ def test_owners_are_those_of_the_table_in_order():
 
 
 def test_dead_nodes_are_passed_over():
-    line, _, each = plans(get("http://a.test/x"))
+    line, _, _ = plans(get("http://a.test/x"))
     admits = [1.0] * 4
     admits[NODES.index(line.targets[0])] = 0.0
     again, _, _ = plans(get("http://a.test/x"), admits=admits)

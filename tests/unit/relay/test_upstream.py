@@ -186,3 +186,17 @@ def test_counters_fit_the_shared_block(target):
     block = target.as_block()
     assert len(block) == len(target.counts)
     assert block[0] == 2**64 - 1
+
+
+def test_a_call_too_many_does_not_make_a_connection(loop):
+    """A poller may call back for a descriptor that had another owner a moment ago."""
+    with socket.create_server(("127.0.0.3", 0), backlog=0) as deaf, socket.socket() as one, socket.socket() as two:
+        for filler in (one, two):
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        link = open_link(loop, Target("n0", ["127.0.0.3"], deaf.getsockname()[1], slot=0), "127.0.0.3")
+        link.exchange = waiter = Waiter()
+        loop.writers[link.fd]()
+        assert waiter.told == []
+        assert link.fd in loop.writers
+        link.shut()
