@@ -134,7 +134,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", metavar="FILE", help="write the digest, united if --merge is given")
     parser.add_argument("--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="for one fetch (10)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)  # URLs may follow options
 
 
 def _seconds(text: str) -> float:
