@@ -28,7 +28,7 @@ DIRECT = "Cache-Control: no-store"  # makes a request go around the farm, so tha
 SLOW_BYTES = 8 * KIB  # what a slow reader takes at a time
 MEMORY_LIMIT_KIB = 150 * KIB
 CONNECTIONS = 1000
-STALLED = 60  # of them in the middle of a body of 1 GiB, reading nothing; more would cost the kernel gigabytes
+STALLED = 15  # of them within a body of 1 GiB, reading nothing: that costs the kernel some 16 MiB each
 
 
 class Wrong(AssertionError):
