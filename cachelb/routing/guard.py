@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Iterable
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291, 2.4; Python calls ::127.0.0.1 and fec0::1 global
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")  # RFC 3056: an IPv4 address in bits 16 to 47
 
 
@@ -35,7 +36,7 @@ def forbidden(address: str, *, allow_private: bool) -> str:
         return "a loopback address"
     if ip.is_link_local:
         return "a link-local address"
-    if not ip.is_global:
+    if not ip.is_global or (ip.version == 6 and ip not in _GLOBAL_UNICAST):
         return "a private or reserved address"
     return ""
 
