@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SPREAD = 3  # nodes offered for a request that is not hashed: as many as are tried (attempts.TARGETS_MAX)
 
-_IDLE = NODE_INDEX["idle"]
+_IDLE, _REQUESTS, _ENDED = NODE_INDEX["idle"], NODE_INDEX["requests"], NODE_INDEX["ended"]
 
 
 class Fleet:
@@ -39,6 +39,7 @@ class Fleet:
         self.table: Table | None = None
         self.in_service: tuple[Target, ...] = ()
         self._by_name: dict[str, Target] = {}
+        self._leaving: dict[int, Target] = {}  # by slot: removed, but with requests under way that are still counted
         self._made_of: object = None
         self._turn = 0
 
@@ -70,6 +71,9 @@ class Fleet:
             if self._by_name.get(name) is not target:
                 target.close_idle()
                 target.idle_max = 0  # what is still in use is closed when it is done, not kept
+                self._leaving[target.slot] = target
+        for target in self._by_name.values():
+            self._leaving.pop(target.slot, None)
         self.targets = list(self._by_name.values())
         self.admits = [admission(view.state, view.share) for view in snapshot.nodes]
         up = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits > 0]
@@ -81,7 +85,11 @@ class Fleet:
         if known is None or known.slot != view.slot:
             target = Target(view.name, view.addresses, view.port, view.slot)
             start = node_offset(view.slot)
-            target.counts = list(self.block[start : start + len(target.counts)])  # a restarted worker counts on
+            left = self._leaving.get(view.slot)
+            if left is not None and left.name == view.name:
+                target.counts = left.counts
+            else:
+                target.counts = list(self.block[start : start + len(target.counts)])  # a restarted worker counts on
             return target
         if known.port == view.port and set(known.addresses) <= set(view.addresses):
             known.addresses = view.addresses
@@ -108,9 +116,16 @@ class Fleet:
     def write_counters(self) -> None:
         """Copy the nodes' counters into the shared block."""
         for target in self.targets:
-            target.counts[_IDLE] = len(target.idle)
-            start = node_offset(target.slot)
-            self.block[start : start + len(target.counts)] = target.as_block()
+            self._write(target)
+        for target in list(self._leaving.values()):
+            self._write(target)
+            if target.counts[_REQUESTS] == target.counts[_ENDED]:
+                del self._leaving[target.slot]
+
+    def _write(self, target: Target) -> None:
+        target.counts[_IDLE] = len(target.idle)
+        start = node_offset(target.slot)
+        self.block[start : start + len(target.counts)] = target.as_block()
 
     def close(self) -> None:
         """Close every kept connection."""

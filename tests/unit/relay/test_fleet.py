@@ -152,6 +152,50 @@ def test_counters_are_written_to_the_nodes_place_in_the_block(fleet, make_idle):
     assert link.closed
 
 
+def test_requests_that_are_at_a_node_when_it_is_removed_are_seen_to_end(fleet, make_idle):
+    place(fleet, view("a", 3), view("b", 4))
+    removed = fleet.targets[0]
+    make_idle(removed)
+    removed.counts[NODE_INDEX["requests"]] = 2
+    fleet.write_counters()
+    place(fleet, view("b", 4))
+    start = node_offset(3)
+    fleet.write_counters()
+    assert fleet.block[start + NODE_INDEX["idle"]] == 0
+    removed.counts[NODE_INDEX["ended"]] = 2
+    fleet.write_counters()
+    assert fleet.block[start + NODE_INDEX["ended"]] == 2
+    removed.counts[NODE_INDEX["ended"]] = 3  # all had ended: nobody looks any more
+    fleet.write_counters()
+    assert fleet.block[start + NODE_INDEX["ended"]] == 2
+
+
+def test_a_node_that_returns_before_its_requests_have_ended_counts_them_too(fleet):
+    place(fleet, view("a", 3))
+    removed = fleet.targets[0]
+    removed.counts[NODE_INDEX["requests"]] = 2
+    place(fleet)
+    place(fleet, view("a", 3))
+    assert fleet.targets[0] is not removed
+    fleet.targets[0].counts[NODE_INDEX["requests"]] += 1
+    removed.counts[NODE_INDEX["ended"]] += 1
+    fleet.write_counters()
+    start = node_offset(3)
+    assert fleet.block[start + NODE_INDEX["requests"]] == 3
+    assert fleet.block[start + NODE_INDEX["ended"]] == 1
+
+
+def test_another_node_in_the_slot_of_one_that_leaves_has_it_for_itself(fleet):
+    place(fleet, view("a", 3))
+    removed = fleet.targets[0]
+    removed.counts[NODE_INDEX["requests"]] = 2
+    fleet.write_counters()
+    place(fleet, view("b", 3))
+    removed.counts[NODE_INDEX["requests"]] = 99
+    fleet.write_counters()
+    assert fleet.block[node_offset(3) + NODE_INDEX["requests"]] == 2
+
+
 def test_a_restarted_worker_counts_on(fleet):
     fleet.block[node_offset(3) + NODE_INDEX["requests"]] = 42
     place(fleet, view("a", 3))
