@@ -266,10 +266,6 @@ class Engine:
         """Add to one of the farm's counters."""
         self.farm[FARM_INDEX[name]] += amount
 
-    def count_to(self, name: str, total: int) -> None:
-        """Set one of the farm's counters that somebody else keeps."""
-        self.farm[FARM_INDEX[name]] = total
-
     def report(self, exchange: Exchange, reason: Reason, detail: str) -> None:
         """Tell the operator of an exchange that ended badly."""
         self.reports.ended(exchange, reason, detail)
@@ -335,5 +331,5 @@ class Engine:
         self.pipes.close()
         self.small_pipes.close()
         self.poller.close()
-        self._write_counters()
         self.reports.close()
+        self._write_counters()

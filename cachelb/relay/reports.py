@@ -34,6 +34,7 @@ class Reports:
         self._serial = 0
         self._said = 0
         self._left_out = 0
+        self._dropped = 0  # of the file's lost lines, how many have been counted
         self._second = 0.0
         self._prefix = f"{os.getpid():x}-{int(time.time()) & 0xFFFFFF:x}"
 
@@ -46,6 +47,7 @@ class Reports:
         self._path = wanted
         if wanted[0]:
             self.file = LogFile(wanted[0], formatter(wanted[1]))
+            self._dropped = 0
         self.engine.access_log = self.access if self.file is not None else None
 
     def reopen(self) -> None:
@@ -116,11 +118,16 @@ class Reports:
             self._said = self._left_out = 0
         if self.file is not None:
             self.file.flush()
-            self.engine.count_to("log_dropped", self.file.dropped)
+            self._count_dropped(self.file)
 
     def close(self) -> None:
         """Write what is left and close."""
         if self.file is not None:
             self.file.flush()
             self.file.close()
+            self._count_dropped(self.file)
             self.file = None
+
+    def _count_dropped(self, file: LogFile) -> None:
+        self.engine.count("log_dropped", file.dropped - self._dropped)
+        self._dropped = file.dropped

@@ -8,6 +8,8 @@ import logging
 import pytest
 from fakes import get, ok
 
+from cachelb.counters import FARM_INDEX
+
 
 @pytest.fixture
 def logged(make_farm, tmp_path):
@@ -47,6 +49,24 @@ def test_the_page_and_the_log_share_an_id(logged):
     farm, lines = logged
     answer = farm.ask(farm.url(0), f"Via: 1.1 {farm.via}")
     assert answer.fields[b"x-request-id"].decode() in json.dumps(lines(1)[0])
+
+
+def test_lines_that_are_lost_are_counted_through_restarts_reloads_and_the_end(make_farm, tmp_path, relay_errors):
+    nowhere = tmp_path / "missing" / "access.log"
+    farm = make_farm(log={"access": str(nowhere)})
+    farm.engine.farm[FARM_INDEX["log_dropped"]] = 10  # as a restarted worker finds it in its block
+    farm.relay.call(lambda: setattr(farm.engine.reports.file, "_limit", 0))
+    farm.nodes[0].serve()
+    farm.ask(farm.url(0))
+    farm.wait_until(lambda: farm.counter("log_dropped") == 11)
+    farm.apply(log={"access": str(tmp_path / "elsewhere" / "access.log")})
+    assert farm.counter("log_dropped") == 11
+    farm.ask(farm.url(0))  # kept, in the hope that the file can be written some day
+    farm.wait_until(lambda: farm.ended() == {"done": 2})
+    farm.drain(1.0)
+    assert farm.engine.block[FARM_INDEX["log_dropped"]] == 12
+    assert len(relay_errors) == 2
+    relay_errors.clear()
 
 
 def test_a_flood_of_failures_is_not_a_flood_of_events(make_farm, caplog):
