@@ -89,7 +89,7 @@ class Worker:
             code = self.process.returncode if self.process is not None else None
             self.restarts += 1
             self.epoch = -1
-            wait = min(wait * 2, RESTART_MAX_S) if loop.time() - born < YOUNG_S else RESTART_S
+            wait = restart_wait(wait, loop.time() - born)
             log.error("worker %d ended (%s): its connections are lost; restarting", self.number, _how(code))
             forget_gauges(self.block)
             with contextlib.suppress(TimeoutError):
@@ -184,6 +184,11 @@ class Workers:
             worker.kill()
         await asyncio.wait({ended}, timeout=5.0)
         return sum(worker.cut for worker in self.workers)
+
+
+def restart_wait(before_s: float, lived_s: float) -> float:
+    """How long to wait before a worker that lived so long is started again; ``before_s``: how long the last time."""
+    return min(before_s * 2, RESTART_MAX_S) if lived_s < YOUNG_S else RESTART_S
 
 
 def _how(code: int | None) -> str:

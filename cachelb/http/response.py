@@ -160,27 +160,25 @@ def _take(match: re.Match[bytes], data: bytes, limits: Limits) -> ResponseHead |
         head.uncacheable, head.storable = cacheability(control, vary, expires)
     else:
         head.uncacheable, head.storable = b"", False
-    if coding is None and minor == b"1":
-        # The usual answer: at most one line goes.
-        head.minor = 1
-        head.keep_alive = close is None
-        if connected is None:
-            head.head = data[: size - 2]
-        else:
-            head.head = data[: match.start(7) - 11] + data[match.end(7) + 2 : size - 2]
-        return head
+    head.minor = 0 if minor == b"0" else 1
+    head.keep_alive = close is None and (head.minor == 1 or connected is not None)
+    if coding is not None or not head.minor:
+        head.head = _rewritten(match, data, size)
+    elif connected is None:
+        head.head = data[: size - 2]
+    else:
+        head.head = data[: match.start(7) - 11] + data[match.end(7) + 2 : size - 2]
+    return head
+
+
+def _rewritten(match: re.Match[bytes], data: bytes, size: int) -> bytes:
+    """The head without Connection and Transfer-Encoding, as HTTP/1.1."""
     connection = match.start(7) - 11  # the lines that go, from their names to their ends
     encoding = match.start(9) - 18
     gone = (connection, match.end(7) + 2), (encoding, match.end(9) + 2)
-    if minor == b"1":
-        head.minor = 1
-        head.keep_alive = close is None
-        head.head = _without(data, 0, size - 2, *gone)
-    else:
-        head.minor = 0
-        head.keep_alive = close is None and connection > 0
-        head.head = b"HTTP/1.1" + _without(data, 8, size - 2, *gone)
-    return head
+    if match[1] == b"1":
+        return _without(data, 0, size - 2, *gone)
+    return b"HTTP/1.1" + _without(data, 8, size - 2, *gone)
 
 
 def _without(data: bytes, begin: int, end: int, first: tuple[int, int], second: tuple[int, int]) -> bytes:

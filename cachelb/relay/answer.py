@@ -180,7 +180,7 @@ class Answer(Attempts):
     def _interim(self, link: Link, head: ResponseHead, data: bytes) -> None:
         """1xx: 101 opens a tunnel, the others are passed on (RFC 9110, section 15.2)."""
         if head.status == 101:
-            if not self.upgrading:
+            if not self.upgrading or self.upload is not None:
                 self._bad_answer(BadResponse(Reason.BAD_RESPONSE, "101 without an Upgrade in the request"))
                 return
             out = head.head + self.engine.via_line + b"Connection: Upgrade\r\n\r\n"
