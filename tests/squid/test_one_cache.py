@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import shutil
+import socket
 import subprocess
 import threading
 from collections import Counter
@@ -17,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from fakes import Peer, chunk, get, post
 from load import Load, expected_body, owners, static_paths
 
 from cachelb.demo.director import Director
@@ -72,6 +74,7 @@ def test_ten_thousand_requests_over_a_thousand_urls(
     farm = director.status()["farm"]
     assert (farm["requests"], farm["hits"], farm["bypassed"]) == (10_000, hits, 0)
     assert all(worker["restarts"] == 0 for worker in director.status()["workers"])
+    assert " relay " not in director.log()  # nothing to complain about
 
 
 def test_a_downstream_squid_is_a_client(
@@ -87,6 +90,17 @@ def test_a_downstream_squid_is_a_client(
     assert_one_cache(farm, origin, paths, 1000)
     at_child = [e for e in child.access_log() if e.url.startswith(origin.base)]
     assert {e.hierarchy for e in at_child} == {"FIRSTUP_PARENT/127.0.0.1"}
+    # it sends on what it cannot store as well, and that goes around the farm
+    peer = Peer(socket.create_connection((child.host, child.http_port)))
+    for request in (post, lambda url, data: get(url, "Transfer-Encoding: chunked", method="PUT", body=chunk(data))):
+        data = expected_body(f"/upload/{unique}?size=300000")
+        peer.send(request(f"{origin.base}/upload/{unique}", data))
+        assert hashlib.sha256(data).hexdigest().encode() in peer.read_answer().body
+    peer.send(get(f"{origin.base}{paths[7]}", method="HEAD"))
+    assert peer.read_answer("HEAD").status == 200
+    peer.close()
+    assert [e for node in farm.nodes for e in node.access_log() if e.method in ("POST", "PUT")] == []
+    assert " relay " not in director.log()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed (Debian: apt-get install curl)")

@@ -23,8 +23,9 @@ PATIENCE_S = 30.0
 RELOADS = 20
 
 
-def node_table(node: Squid, weight: float = 1) -> str:
-    return f'[[node]]\nname = "{node.name}"\nhost = "{node.host}"\nhttp_port = {node.http_port}\nweight = {weight}\n'
+def node_table(node: Squid, weight: float = 1, state: str = "up") -> str:
+    where = f'host = "{node.host}"\nhttp_port = {node.http_port}'
+    return f'[[node]]\nname = "{node.name}"\n{where}\nweight = {weight}\nstate = "{state}"\n'
 
 
 def configure(director: Director, tables: Sequence[str], more: str = "") -> None:
@@ -42,7 +43,7 @@ def configure(director: Director, tables: Sequence[str], more: str = "") -> None
 
 
 def variants(farm: SquidFarm) -> list[tuple[list[str], str]]:
-    """Farms that differ from each other in nodes, weights and order, and in a setting that clears every memo."""
+    """Farms that differ from each other in nodes, weights, states and order, and in a setting that clears every memo."""
     one, two, three, four = farm.nodes
     rule = "[limits]\nmemo_entries = 1000\n"
     return [
@@ -51,6 +52,7 @@ def variants(farm: SquidFarm) -> list[tuple[list[str], str]]:
         ([node_table(one, 2.5), node_table(two, 0.5), node_table(three)], rule),
         ([node_table(n) for n in (four, three, two, one)], rule),
         ([node_table(two), node_table(four, 0), node_table(one)], ""),
+        ([node_table(one, state="drain"), node_table(two, state="down"), node_table(three)], ""),
     ]
 
 
