@@ -91,6 +91,10 @@ def test_from_seven_bits_on_the_capacity_is_the_number_of_keys():
     assert geometry_for(100_000, 5).capacity == pytest.approx(122_300, rel=0.01)
 
 
+def test_even_an_empty_digest_has_room_for_a_thousand_keys():
+    assert {geometry_for(count, 8) for count in (0, 1, 999, 1000)} == {Geometry(1000, 8)}
+
+
 def test_keys_chosen_to_fill_the_mask_only_make_it_grow():
     geometry = geometry_for(1000, 5)
     bits = geometry.mask_bytes * 8
