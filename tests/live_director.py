@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fakes import PATIENCE_S, FakeSquid, Peer, get
+from fakes import PATIENCE_S, FakeSquid, Peer, get, ok
 
 from cachelb.demo.leash import Leash
 from cachelb.demo.squid import free_port
@@ -45,7 +45,7 @@ def wait_until(is_true: Callable[[], object], what: str = "") -> None:
 
 
 class SlowNode(FakeSquid):
-    """Answers at once, but what has "slow" in its URL only when ``gate`` is opened."""
+    """Answers at once, but what has "slow" in its URL only when ``gate`` is opened; "private" may not be cached."""
 
     def __init__(self, host: str) -> None:
         super().__init__(host)
@@ -54,7 +54,10 @@ class SlowNode(FakeSquid):
         self.serve(self._answer)
 
     def _answer(self, head: bytes) -> bytes:
-        if b"slow" in head.partition(b"\r\n")[0]:
+        first = head.partition(b"\r\n")[0]
+        if b"private" in first:
+            return ok(b"", "Cache-Control: private")
+        if b"slow" in first:
             self.waiting.release()
             self.gate.wait(PATIENCE_S)
         return self.greeting(head)
