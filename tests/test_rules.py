@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 PURE = (
     "cachelb/http/",
     "cachelb/routing/",
+    "cachelb/accesslog.py",
     "cachelb/config.py",
     "cachelb/config_rules.py",
     "cachelb/config_text.py",
@@ -35,6 +36,10 @@ PURE = (
     "cachelb/relay/memo.py",
     "cachelb/relay/pages.py",
     "cachelb/relay/plan.py",
+    "digest/bloom.py",
+    "digest/key.py",
+    "digest/merge.py",
+    "digest/wire.py",
 )
 IMPURE_IMPORTS = {
     *("asyncio", "concurrent", "fcntl", "logging", "mmap", "multiprocessing", "os", "random", "secrets", "select"),
