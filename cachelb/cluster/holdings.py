@@ -1,0 +1,291 @@
+"""Who holds what: Squid store keys, per node, with the time until which each object is fresh.
+
+    holdings = Holdings()
+    holdings.add(key, node, expires=1795238477, source=Source.STORE_LOG)
+    holdings.holds(key, now, live=mask_of([0, 2]))      # does a live node hold it, fresh for 30 s more?
+
+A key is 16 bytes of MD5.  Its first two bytes choose one of 65,536 buckets; a bucket is a bytearray of records::
+
+    the other 14 bytes of the key | expires u32 | slot and source u16          20 bytes, little-endian
+
+so that a look-up is one ``bytearray.find``, and a match that does not begin at a record is passed over.  A key that
+three nodes hold has three records.
+
+Records do not name nodes but *slots*, and a table says which slot is which node's.  Forgetting a node only takes its slot
+away: its records mean nothing from then on, and ``expire`` collects them a little at a time.
+
+Times are the wall clock's, in whole seconds, for that is what Squid stores and logs.
+
+Left out: where the keys come from (``storelog``), keeping them over a restart (``saved``), and which nodes are live.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+KEY_BYTES = 16
+BUCKETS = 65536
+KEYS_LIMIT = 5_000_000
+# Slots, and with them nodes, are numbered with 12 bits.
+SLOTS = 4096
+RECORD = struct.Struct("<14sIH")
+# What ICP promises: fresh for 30 s more.  Source: Squid 5.7, refresh.cc, refreshCheckICP().
+MARGIN_S = 30
+# Squid keeps what is stale and renews it without storing it anew, so a record must outlive its object's freshness.
+STALE_KEPT_S = 3600
+
+_TAIL = struct.Struct("<IH")
+_TAILS = struct.Struct("<14xIH")
+_SIZE = RECORD.size
+_TAIL_AT = _SIZE - _TAIL.size
+_SLOT = SLOTS - 1
+_SOURCE_SHIFT = 12
+_EXPIRES_MAX = 0xFFFFFFFF
+# Somebody may choose URLs whose keys fall into one bucket; no honest population comes near eight times the mean.
+_CROWDED = 8
+_BUCKET_RECORDS_MIN = 64
+# Buckets for one step of `keys`: 5,000 keys of 5 million, about 1 ms.
+_STEP = 64
+
+
+class Source(IntEnum):
+    """How we know.  The larger one is the surer, and stays when both say the same."""
+
+    SEEN = 0  # an answer that the director relayed
+    DIGEST = 1  # the node's digest contains the key
+    STORE_LOG = 2  # the node said so
+
+
+class Holding(NamedTuple):
+    """One node's copy.  expires: when it becomes stale; 0 = not known."""
+
+    node: int
+    expires: int
+    source: Source
+
+
+def mask_of(nodes: Iterable[int]) -> int:
+    """A set of nodes as ``holds`` takes it: bit n stands for node n."""
+    mask = 0
+    for node in nodes:
+        mask |= 1 << node
+    return mask
+
+
+class Holdings:
+    """The table: at most `keys_limit` records.  When it is full, what becomes stale soonest makes room, bucket by bucket."""
+
+    __slots__ = (
+        "_bits", "_bucket_bytes_limit", "_buckets", "_counts", "_free", "_hand", "_nodes", "_records", "_retired", "_slots",
+        "_swept", "keys_limit",
+    )  # fmt: skip
+
+    def __init__(self, keys_limit: int = KEYS_LIMIT) -> None:
+        self.keys_limit = keys_limit
+        self._bucket_bytes_limit = max(_BUCKET_RECORDS_MIN, _CROWDED * keys_limit // BUCKETS) * _SIZE
+        self._buckets = [bytearray() for _ in range(BUCKETS)]
+        self._records = 0  # all, those of retired slots included
+        self._counts = [0] * SLOTS  # the same by slot
+        self._slots: dict[int, int] = {}  # node -> slot
+        self._nodes = [-1] * SLOTS  # slot -> node; -1: its records mean nothing
+        self._bits = [0] * SLOTS  # slot -> the node's bit, or 0
+        self._free = list(range(SLOTS - 1, -1, -1))
+        self._retired: dict[int, int] = {}  # slot -> where `_swept` must come before it can be used again
+        self._hand = 0  # buckets in which room was made
+        self._swept = 0  # buckets that `expire` has visited
+
+    def add(self, key: bytes, node: int, expires: int, source: Source) -> bool:
+        """Record that `node` holds `key`.
+
+        Args:
+            key: 16 bytes.
+            node: 0 to 4095.
+            expires: when it becomes stale; 0 = not known, which leaves a known time as it is.
+            source: the surer of this one and of what is recorded stays.
+
+        Returns:
+            Whether it was not known yet.
+        """
+        slot = self._slots.get(node)
+        if slot is None:
+            slot = self._new_slot(node)
+        expires = min(max(expires, 0), _EXPIRES_MAX)
+        bucket = self._buckets[key[0] << 8 | key[1]]
+        rest = key[2:]
+        at = self._find(bucket, rest, slot)
+        if at >= 0:
+            known, tag = _TAIL.unpack_from(bucket, at + _TAIL_AT)
+            _TAIL.pack_into(bucket, at + _TAIL_AT, expires or known, max(slot | source << _SOURCE_SHIFT, tag))
+            return False
+        if len(rest) != KEY_BYTES - 2:
+            raise ValueError(f"a key of {len(key)} bytes")
+        if len(bucket) >= self._bucket_bytes_limit:
+            self._make_room(bucket)
+        elif self._records >= self.keys_limit:
+            self._make_room(self._next_bucket())
+        bucket += RECORD.pack(rest, expires, slot | source << _SOURCE_SHIFT)
+        self._counts[slot] += 1
+        self._records += 1
+        return True
+
+    def renew(self, key: bytes, node: int, expires: int) -> bool:
+        """The node's copy, if it has one, stays fresh until `expires` at least.  Returns whether it has one."""
+        bucket = self._buckets[key[0] << 8 | key[1]]
+        at = self._find(bucket, key[2:], self._slots.get(node, -1))
+        if at < 0:
+            return False
+        known, tag = _TAIL.unpack_from(bucket, at + _TAIL_AT)
+        if known and expires > known:
+            _TAIL.pack_into(bucket, at + _TAIL_AT, min(expires, _EXPIRES_MAX), tag)
+        return True
+
+    def remove(self, key: bytes, node: int, expires: int | None = None) -> bool:
+        """`node` holds `key` no longer.  Returns whether a record is gone.
+
+        expires: remove it only if it was recorded with this time, so that a newer object of the same key stays.
+        """
+        bucket = self._buckets[key[0] << 8 | key[1]]
+        at = self._find(bucket, key[2:], self._slots.get(node, -1))
+        if at < 0 or (expires is not None and _TAIL.unpack_from(bucket, at + _TAIL_AT)[0] != expires):
+            return False
+        self._cut(bucket, at)
+        return True
+
+    def holds(self, key: bytes, now: int, live: int, margin_s: int = MARGIN_S) -> bool:
+        """Whether one of the nodes in `live` holds `key` and it is fresh for more than `margin_s` s from `now` on.
+
+        What is held with unknown freshness counts as fresh.  live: see ``mask_of``.
+        """
+        bucket = self._buckets[key[0] << 8 | key[1]]
+        rest = key[2:]
+        at = bucket.find(rest)
+        while at >= 0:
+            if at % _SIZE:
+                at = bucket.find(rest, at + 1)
+                continue
+            expires, tag = _TAIL.unpack_from(bucket, at + _TAIL_AT)
+            if live & self._bits[tag & _SLOT] and (expires > now + margin_s or not expires):
+                return True
+            at = bucket.find(rest, at + _SIZE)
+        return False
+
+    def holders(self, key: bytes) -> list[Holding]:
+        """All that is recorded of `key`, fresh or not: whom a purge must reach."""
+        found = []
+        bucket = self._buckets[key[0] << 8 | key[1]]
+        for rest, expires, tag in RECORD.iter_unpack(bucket):
+            if rest == key[2:] and self._bits[tag & _SLOT]:
+                found.append(Holding(self._nodes[tag & _SLOT], expires, Source(tag >> _SOURCE_SHIFT)))
+        return found
+
+    def count(self, node: int | None = None) -> int:
+        """Records of `node`, or of all nodes; stale ones that were not collected yet are among them."""
+        if node is None:
+            return sum(self._counts[slot] for slot in self._slots.values())
+        return self._counts[self._slots[node]] if node in self._slots else 0
+
+    def forget_node(self, node: int) -> None:
+        """The node was emptied or removed: it holds nothing.  At once; the memory follows with ``expire``."""
+        slot = self._slots.pop(node, None)
+        if slot is not None:
+            self._retire(slot)
+
+    def keys(self, node: int | None, now: int) -> Iterator[bytes]:
+        """Yield the keys that `node` (None: any node) holds, fresh after `now`, concatenated, some thousands at a time.
+
+        The table may change between two steps: what is added or removed meanwhile may be missed or included.
+        """
+        wanted = self._bits if node is None else [bit if bit == 1 << node else 0 for bit in self._bits]
+        for first in range(0, BUCKETS, _STEP):
+            found = []
+            for number in range(first, first + _STEP):
+                bucket = self._buckets[number]
+                if bucket:
+                    head = number.to_bytes(2, "big")
+                    found += [
+                        head + rest
+                        for rest, expires, tag in RECORD.iter_unpack(bucket)
+                        if (expires > now or not expires) and wanted[tag & _SLOT]
+                    ]
+            if found:
+                yield b"".join(found if node is not None else dict.fromkeys(found))
+
+    def expire(self, now: int, records: int = 10_000) -> int:
+        """Collect what went stale long ago and what forgotten nodes left; returns how much that was.
+
+        Looks at about `records` records and goes on there with the next call.
+        """
+        before = self._records
+        last = self._swept + BUCKETS
+        while records > 0 and self._swept < last:
+            number = self._swept % BUCKETS
+            self._swept += 1
+            records -= 1 + len(self._buckets[number]) // _SIZE
+            self._sweep(number, now - STALE_KEPT_S)
+        for slot, due in list(self._retired.items()):
+            if due <= self._swept:
+                del self._retired[slot]
+                self._free.append(slot)
+        return before - self._records
+
+    def _sweep(self, number: int, stale: int) -> None:
+        bucket = self._buckets[number]
+        bits = self._bits
+        doomed = [
+            at for at, (expires, tag) in enumerate(_TAILS.iter_unpack(bucket)) if 0 < expires <= stale or not bits[tag & _SLOT]
+        ]
+        for at in reversed(doomed):  # from the end, so that what is swapped in is known to stay
+            self._cut(bucket, at * _SIZE)
+        if doomed:
+            self._buckets[number] = bytearray(bucket)  # a bytearray gives memory back only when it is half empty
+
+    def _find(self, bucket: bytearray, rest: bytes, slot: int) -> int:
+        """Where the record of this key and slot begins, or -1."""
+        at = bucket.find(rest)
+        while at >= 0:
+            if at % _SIZE:
+                at = bucket.find(rest, at + 1)
+            elif _TAIL.unpack_from(bucket, at + _TAIL_AT)[1] & _SLOT == slot:
+                return at
+            else:
+                at = bucket.find(rest, at + _SIZE)
+        return -1
+
+    def _cut(self, bucket: bytearray, at: int) -> None:
+        """Remove one record: the last one takes its place."""
+        self._counts[_TAIL.unpack_from(bucket, at + _TAIL_AT)[1] & _SLOT] -= 1
+        self._records -= 1
+        bucket[at : at + _SIZE] = bucket[-_SIZE:]
+        del bucket[-_SIZE:]
+
+    def _make_room(self, bucket: bytearray) -> None:
+        """Remove the record that is worth least: a forgotten node's, or of unknown freshness, or stale soonest."""
+        bits = self._bits
+        ranks = [expires + 1 if bits[tag & _SLOT] else 0 for expires, tag in _TAILS.iter_unpack(bucket)]
+        self._cut(bucket, ranks.index(min(ranks)) * _SIZE)
+
+    def _next_bucket(self) -> bytearray:
+        """The next one in turn that is not empty; there must be one."""
+        while True:
+            self._hand = (self._hand + 1) % BUCKETS
+            if self._buckets[self._hand]:
+                return self._buckets[self._hand]
+
+    def _new_slot(self, node: int) -> int:
+        if not 0 <= node < SLOTS:
+            raise ValueError(f"node number {node}")
+        if not self._free:
+            self.expire(0, self._records + BUCKETS)  # half a second, after 4,096 nodes came and went within one sweep
+        slot = self._free.pop()
+        self._slots[node] = slot
+        self._nodes[slot] = node
+        self._bits[slot] = 1 << node
+        return slot
+
+    def _retire(self, slot: int) -> None:
+        self._nodes[slot] = -1
+        self._bits[slot] = 0
+        self._retired[slot] = self._swept + BUCKETS
