@@ -23,14 +23,16 @@ INTERVAL_S = 2.0  # of probes: the default
 AT_ONCE = "[health]\nslow_start_s = 0\n"  # a node that is back has all its keys again at once
 
 
-def state_of(director: Director, node: Squid) -> tuple[str, float]:
-    (found,) = (n for n in director.status()["nodes"] if n["name"] == node.name)
-    return found["state"], found["share"]
-
-
 def wait_for_state(director: Director, node: Squid, state: str) -> None:
+    """Return when `node` is in that state, with all or none of its keys, and every worker goes by it."""
     wanted = (state, 1.0 if state == "up" else 0.0)
-    assert wait_until(lambda: state_of(director, node) == wanted, PATIENCE_S), director.log_tail()
+
+    def is_so() -> bool:
+        status = director.status()
+        (now,) = ((n["state"], n["share"]) for n in status["nodes"] if n["name"] == node.name)
+        return now == wanted and {worker["epoch"] for worker in status["workers"]} == {status["epoch"]}
+
+    assert wait_until(is_so, PATIENCE_S), director.log_tail()
 
 
 def asked_between(outcomes: Iterable[Outcome], start: float, end: float, paths: Iterable[str]) -> list[Outcome]:
@@ -78,7 +80,6 @@ def test_a_killed_squid_costs_only_answers_that_had_begun(
         restarted_at = time.monotonic()
         node.start()
         wait_for_state(director, node, "up")
-        wait_until(lambda: len({w["epoch"] for w in director.status()["workers"]}) == 1, PATIENCE_S)
         back_at = time.monotonic()
         pass_over(load, static)
     failed = [o for o in load.outcomes if o.problem]
