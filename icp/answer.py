@@ -1,0 +1,210 @@
+"""What to answer to an ICP datagram, and whether to (RFC 2186; RFC 2187, section 5).
+
+``reply`` is the rule for one query.  ``Answerer`` puts the guards around it, so that no peer can hurt us or others: who may
+ask, how often, how often somebody is told that he may not; it counts every datagram under one ``Outcome``.  One query gets at
+most one reply, which is never longer than the query and never a query itself, so nothing can be amplified or made to loop.
+
+Left out: sockets (``service``), who holds what (`holds`, given by the caller).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from .errors import BadPacket, BadUrl, Fault
+from .guard import DeniedBudget, Sources
+from .packet import SRC_RTT, Opcode, Query, pack_reply, parse_query
+
+Holds = Callable[[bytes], bool | None]
+Ask = Callable[[bytes], Coroutine[Any, Any, bool | None]]
+Rtt = Callable[[bytes], tuple[int, int] | None]
+
+# a scheme, and then nothing that is not printable: what Squid answers with ERR.  Whether host and port make sense is the
+# lookup's to say (BadUrl)
+_is_url = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+:[!-~\x80-\xff]+").fullmatch
+
+
+class Outcome(IntEnum):
+    """What became of a datagram: the first six are replies, the rest silence."""
+
+    HIT = 0
+    MISS = 1
+    MISS_NOFETCH = 2
+    ERR = 3
+    DENIED = 4
+    UNKNOWN = 5  # answered with MISS, because the lookup did not know or failed
+    REFUSED = 6  # not allowed, and told so often enough
+    LIMITED = 7  # more than this source's share
+    BAD = 8  # see `faults` for the kinds; those that got an ERR count as ERR
+
+
+class Reply(NamedTuple):
+    """A reply's opcode and, with true data only, (hops, milliseconds) to the origin."""
+
+    opcode: Opcode
+    rtt: tuple[int, int] | None = None
+
+
+_HIT, _MISS, _ERR = Reply(Opcode.HIT), Reply(Opcode.MISS), Reply(Opcode.ERR)
+_MISS_NOFETCH, _DENIED = Reply(Opcode.MISS_NOFETCH), Reply(Opcode.DENIED)
+_OUTCOMES = {
+    Opcode.HIT: Outcome.HIT,
+    Opcode.MISS: Outcome.MISS,
+    Opcode.MISS_NOFETCH: Outcome.MISS_NOFETCH,
+    Opcode.ERR: Outcome.ERR,
+    Opcode.DENIED: Outcome.DENIED,
+}
+
+
+def reply(
+    query: Query,
+    holds: Holds,
+    *,
+    serving: bool = True,
+    allowed: bool = True,
+    may_deny: bool = True,
+    rtt: Rtt | None = None,
+) -> Reply | None:
+    """The answer to one query, or None for silence.
+
+    Args:
+        holds: Whether the URL (raw bytes, as sent) is held and stays fresh long enough to be fetched; None: not known, which
+            is a MISS.  It may raise BadUrl.
+        serving: False while a MISS must not be fetched from us either: draining, or no node is alive.
+        allowed: Whether the source may ask.
+        may_deny: Whether one that may not ask is told so.
+        rtt: What is known of the way to a URL's origin; asked for only where the query wants it.
+    """
+    if not allowed:
+        return _DENIED if may_deny else None
+    if query.is_echo:  # its sender takes us for a UDP echo port, whose echo it reads as MISS
+        return _MISS
+    if not _is_url(query.url):
+        return _ERR
+    if not serving:
+        return _MISS_NOFETCH
+    try:
+        answer = _HIT if holds(query.url) else _MISS
+    except BadUrl:
+        return _ERR
+    if rtt is not None and query.flags & SRC_RTT and (known := rtt(query.url)) is not None:
+        return answer._replace(rtt=known)
+    return answer
+
+
+class Answerer:
+    """Answers datagrams, for one service.  Not thread-safe; on no event loop either.
+
+    serving: assign False while the farm cannot serve.  counts: one number per Outcome.  faults: one per Fault.
+    problem: the last exception of a lookup, for the log; the reader sets it back to None.
+
+    Args:
+        holds: See ``reply``.  What it raises besides BadUrl is a bug of ours and no reason for the peer to declare us dead:
+            answered with MISS.
+        allowed: Whether a source's address may ask; called once per source, then remembered.
+        ask: Instead of `holds`: a coroutine that finds out, from the owner for instance, and must end by itself.
+        rtt: See ``reply``.
+        rate_per_s, burst: What one source may ask, in queries (``guard.Sources``).
+        denied_budget: How often a source is told DENIED before silence (``guard.DeniedBudget``).
+    """
+
+    def __init__(
+        self,
+        holds: Holds,
+        allowed: Callable[[str], bool],
+        *,
+        ask: Ask | None = None,
+        rtt: Rtt | None = None,
+        rate_per_s: float = 20_000,
+        burst: int = 20_000,
+        denied_budget: int = 95,
+    ) -> None:
+        self.serving = True
+        self.counts = [0] * len(Outcome)
+        self.faults = dict.fromkeys((fault.word for fault in Fault), 0)
+        self.problem: Exception | None = None
+        self._holds = holds
+        self._ask = ask
+        self._rtt = rtt
+        self._sources = Sources(allowed, rate_per_s, burst)
+        self._denied = DeniedBudget(denied_budget)
+
+    def counters(self) -> dict[str, int]:
+        """Every count by its word: outcomes, and faults as ``bad_<word>``."""
+        outcomes = {outcome.name.lower(): self.counts[outcome] for outcome in Outcome}
+        return outcomes | {f"bad_{word}": count for word, count in self.faults.items()}
+
+    def allow(self, allowed: Callable[[str], bool]) -> None:
+        """Other networks from now on."""
+        self._sources.allow(allowed)
+
+    def answer(self, datagram: bytes, source: str, now: float) -> bytes | Coroutine[Any, Any, bytes] | None:
+        """The datagram to send back, a coroutine that will give it, or None.
+
+        Args:
+            datagram: Whatever arrived.
+            source: The sender's IP address.
+            now: Monotonic seconds; of this batch of datagrams is exact enough.
+        """
+        standing = self._sources.standing(source, now)
+        if not standing:
+            return self._turn_away(datagram, source, standing is None)
+        try:
+            query = parse_query(datagram)
+        except BadPacket as problem:
+            return self._bad(problem)
+        if self._denied.is_used:
+            self._denied.answered(source)
+        if self._ask is not None and self.serving and not query.is_echo and _is_url(query.url):
+            return self._forward(query, self._ask)
+        try:
+            return self._packed(query, reply(query, self._holds, serving=self.serving, rtt=self._rtt))
+        except Exception as problem:
+            return self._failed(query, problem)
+
+    async def _forward(self, query: Query, ask: Ask) -> bytes:
+        try:
+            held = await ask(query.url)
+            return self._packed(query, reply(query, lambda url: held, serving=self.serving, rtt=self._rtt))
+        except BadUrl:
+            return self._packed(query, _ERR)
+        except Exception as problem:
+            return self._failed(query, problem)
+
+    def _packed(self, query: Query, answer: Reply | None) -> bytes:
+        assert answer is not None  # silence is for those who are turned away
+        self.counts[_OUTCOMES[answer.opcode]] += 1
+        return pack_reply(answer.opcode, query.reqnum, query.url, answer.rtt)
+
+    def _failed(self, query: Query, problem: Exception) -> bytes:
+        self.problem = problem
+        self.counts[Outcome.UNKNOWN] += 1
+        return pack_reply(Opcode.MISS, query.reqnum, query.url)
+
+    def _bad(self, problem: BadPacket) -> bytes | None:
+        self.faults[problem.fault.word] += 1
+        if problem.fault.is_err_due:
+            self.counts[Outcome.ERR] += 1
+            return pack_reply(Opcode.ERR, problem.reqnum, b"")
+        self.counts[Outcome.BAD] += 1
+        return None
+
+    def _turn_away(self, datagram: bytes, source: str, is_limited: bool) -> bytes | None:
+        """Somebody who may not ask, or asks too much."""
+        if is_limited:
+            self.counts[Outcome.LIMITED] += 1
+            return None
+        try:
+            query = parse_query(datagram)
+        except BadPacket as problem:
+            self.faults[problem.fault.word] += 1
+            self.counts[Outcome.BAD] += 1
+            return None
+        answer = reply(query, self._holds, allowed=False, may_deny=self._denied.may_deny(source))
+        if answer is None:
+            self.counts[Outcome.REFUSED] += 1
+            return None
+        return self._packed(query, answer)
