@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from fakes import Peer, get
 from live_director import LiveDirector, SlowNode, wait_until
 
+from cachelb import supervisor
 from cachelb.config import Config
 from cachelb.listen import open_listeners
 from cachelb.nodes.health import HealthPolicy
-from cachelb.supervisor import difference, fixed_at_start, health_policy, raise_file_limit
+from cachelb.snapshot import Snapshot
+from cachelb.supervisor import Supervisor, difference, fixed_at_start, health_policy, raise_file_limit
 
 Make = Callable[..., LiveDirector]
 
@@ -304,6 +308,94 @@ def test_a_log_that_was_moved_is_opened_anew(director: Make, tmp_path, number: s
     wait_until(lambda: "/after " in path.read_text())
     assert "/before " in moved.read_text()
     assert "/after " not in moved.read_text()
+
+
+# -- what it tells workers, without any
+
+
+class Listener:
+    """In the place of all workers: keeps the epochs of the Snapshots it is told."""
+
+    blocks: list[memoryview] = []  # noqa: RUF012  nobody adds to it
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+        self.states: list[str] = []
+
+    def apply(self, blob: bytes) -> None:
+        snapshot = Snapshot.unpack(blob)
+        self.epochs.append(snapshot.epoch)
+        self.states = [node.state for node in snapshot.nodes]
+
+
+def with_supervisor(test: Callable[[Supervisor, Listener], Awaitable[None]]) -> None:
+    async def main() -> None:
+        nodes = [{"name": f"n{i}", "host": "127.0.0.1"} for i in range(100)]
+        subject = Supervisor(Path("unused"), config(node=nodes))
+        listener = Listener()
+        subject.workers = listener  # type: ignore[assignment]
+        try:
+            async with asyncio.timeout(10):
+                await test(subject, listener)
+        finally:
+            await subject.names.stop()
+
+    asyncio.run(main())
+
+
+async def until(is_true: Callable[[], object]) -> None:
+    while not is_true():  # noqa: ASYNC110  what is waited for knows nothing of events
+        await asyncio.sleep(0.002)
+
+
+def test_a_change_is_told_at_once_and_a_hundred_changes_are_told_together():
+    async def test(subject: Supervisor, listener: Listener) -> None:
+        now = time.monotonic()
+        for i in range(100):
+            for _ in range(2):
+                subject._log_changes(subject.health.observe_probe(f"n{i}", False, "refused", now))
+            assert listener.states.count("dead") == 1  # the first one, at once
+        await until(lambda: listener.states.count("dead") == 100)
+        assert listener.epochs == [1, 2]
+
+    with_supervisor(test)
+
+
+def test_a_reload_is_told_at_once_whatever_was_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(supervisor, "setup", lambda form, level: None)  # the log of this process is pytest's
+
+    async def test(subject: Supervisor, listener: Listener) -> None:
+        subject.path = tmp_path / "cachelb.toml"
+        subject.path.write_text('[listen]\nhttp = "127.0.0.1:3128"\n[[node]]\nname = "new"\nhost = "127.0.0.2"\n')
+        listener.tell = lambda kind: None  # type: ignore[attr-defined]
+        subject.publish()
+        subject.publish()
+        subject.reload()
+        assert (subject.reloads, listener.epochs, listener.states) == (1, [1, 2], ["up"])
+        assert subject._publishing is None  # what waited has been told with it
+
+    with_supervisor(test)
+
+
+def test_what_watches_nodes_goes_on_after_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, caplog):
+    monkeypatch.setattr(supervisor, "AGAIN_S", 0.001)
+
+    async def test(subject: Supervisor, listener: Listener) -> None:
+        calls = []
+
+        async def job() -> None:
+            calls.append(1)
+            if len(calls) < 3:
+                raise ZeroDivisionError
+            await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(subject._forever(job))
+        await until(lambda: len(calls) == 3)
+        task.cancel()
+        assert [record.levelname for record in caplog.records] == ["CRITICAL"] * 2
+        assert "ZeroDivisionError" in caplog.text
+
+    with_supervisor(test)
 
 
 # -- small things
