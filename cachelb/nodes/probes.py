@@ -13,6 +13,7 @@ import errno
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from cachelb.nodes.health import Change, Health
@@ -175,7 +176,10 @@ class Prober:
         self._woken.set()
 
     async def run(self) -> None:
-        """Probe until cancelled.  Raises what `on_change` or `targets` raised: that is a bug, not a dead node."""
+        """Probe until cancelled.  Raises what `on_change` or `targets` raised: that is a bug, not a dead node.
+
+        May be called again then: nodes whose probes were given up are probed anew.
+        """
         try:
             while True:
                 self._woken.clear()
@@ -189,6 +193,7 @@ class Prober:
         finally:
             for task in self._tasks:
                 task.cancel()
+            self._tasks.clear()
 
     def _round(self) -> None:
         now = self._clock()
@@ -199,9 +204,15 @@ class Prober:
             if name in targets:
                 addresses, port = targets[name]
                 known = (addresses,) if isinstance(addresses, str) else addresses
-                self._tasks.add(asyncio.ensure_future(self._probe(name, known, port)))
+                task = asyncio.ensure_future(self._probe(name, known, port))
+                task.add_done_callback(partial(self._given_up, name))
+                self._tasks.add(task)
             else:  # health and the targets are told of a reload one after the other
                 self._health.skip_probe(name, now)
+
+    def _given_up(self, name: str, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._health.skip_probe(name, self._clock())
 
     async def _sleep(self, seconds: float) -> None:
         try:

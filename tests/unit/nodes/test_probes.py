@@ -344,3 +344,31 @@ def test_an_error_in_what_the_prober_calls_is_not_swallowed(run: Run):
                 await Prober(health, lambda: {"a": target}, broken, 0.1).run()
 
     run(main())
+
+
+def test_after_an_error_it_can_be_run_again_and_misses_no_node(run: Run, until: Until):
+    """Also those whose probes were under way, and those whose probes had not begun."""
+
+    async def main() -> None:
+        broken = True
+
+        def on_change(changes: list[Change]) -> None:
+            nonlocal broken
+            if broken:
+                broken = False
+                raise ZeroDivisionError
+
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.11", 0))  # refuses
+            names = [f"n{i}" for i in range(200)]
+            health = Health(FAST, names, time.monotonic())
+            prober = Prober(health, lambda: dict.fromkeys(names, ("127.0.0.11", sock.getsockname()[1])), on_change, 0.1)
+            with pytest.raises(ZeroDivisionError):
+                await prober.run()
+            again = asyncio.ensure_future(prober.run())
+            await until(lambda: {health.states()[name].state for name in names} == {"dead"})
+            again.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await again
+
+    run(main())
