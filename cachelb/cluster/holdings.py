@@ -4,9 +4,9 @@
     holdings.add(key, node, expires=1795238477, source=Source.STORE_LOG)
     holdings.holds(key, now, live=mask_of([0, 2]))      # does a live node hold it, fresh for 30 s more?
 
-A key is 16 bytes of MD5.  Its first two bytes choose one of 65,536 buckets; a bucket is a bytearray of records::
+A key is 16 bytes of MD5.  Its first 18 bits choose one of 262,144 buckets; a bucket is a bytearray of records::
 
-    the other 14 bytes of the key | expires u32 | slot and source u16          20 bytes, little-endian
+    all of the key but its first two bytes | expires u32 | slot and source u16          20 bytes, little-endian
 
 so that a look-up is one ``bytearray.find``, and a match that does not begin at a record is passed over.  A key that
 three nodes hold has three records.
@@ -22,12 +22,16 @@ Left out: where the keys come from (``storelog``), keeping them over a restart (
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 KEY_BYTES = 16
-BUCKETS = 65536
+# 19 records a bucket at 5 million keys.  65,536 cost 4 bytes a key less, but a look-up then reads four times the memory.
+BUCKETS = 1 << 18
 KEYS_LIMIT = 5_000_000
 # Slots, and with them nodes, are numbered with 12 bits.
 SLOTS = 4096
@@ -47,8 +51,10 @@ _EXPIRES_MAX = 0xFFFFFFFF
 # Somebody may choose URLs whose keys fall into one bucket; no honest population comes near eight times the mean.
 _CROWDED = 8
 _BUCKET_RECORDS_MIN = 64
+# What every bucket is until something is added; nothing is ever added to this one.
+_NOTHING = bytearray()
 # Buckets for one step of `keys`: 5,000 keys of 5 million, about 1 ms.
-_STEP = 64
+_STEP = 256
 
 
 class Source(IntEnum):
@@ -79,19 +85,22 @@ class Holdings:
     """The table: at most `keys_limit` records.  When it is full, what becomes stale soonest makes room, bucket by bucket."""
 
     __slots__ = (
-        "_bits", "_bucket_bytes_limit", "_buckets", "_counts", "_free", "_hand", "_nodes", "_records", "_retired", "_slots",
-        "_swept", "keys_limit",
+        "_bits", "_bucket_bytes_limit", "_buckets", "_counts", "_free", "_given", "_hand", "_nodes", "_records", "_retired",
+        "_slots", "_swept", "keys_limit",
     )  # fmt: skip
 
     def __init__(self, keys_limit: int = KEYS_LIMIT) -> None:
+        if keys_limit < 1:
+            raise ValueError(f"room for {keys_limit} keys")
         self.keys_limit = keys_limit
         self._bucket_bytes_limit = max(_BUCKET_RECORDS_MIN, _CROWDED * keys_limit // BUCKETS) * _SIZE
-        self._buckets = [bytearray() for _ in range(BUCKETS)]
+        self._buckets = [_NOTHING] * BUCKETS
         self._records = 0  # all, those of retired slots included
         self._counts = [0] * SLOTS  # the same by slot
         self._slots: dict[int, int] = {}  # node -> slot
         self._nodes = [-1] * SLOTS  # slot -> node; -1: its records mean nothing
         self._bits = [0] * SLOTS  # slot -> the node's bit, or 0
+        self._given = [0] * SLOTS  # slot -> where `_swept` was when the node got it
         self._free = list(range(SLOTS - 1, -1, -1))
         self._retired: dict[int, int] = {}  # slot -> where `_swept` must come before it can be used again
         self._hand = 0  # buckets in which room was made
@@ -113,7 +122,7 @@ class Holdings:
         if slot is None:
             slot = self._new_slot(node)
         expires = min(max(expires, 0), _EXPIRES_MAX)
-        bucket = self._buckets[key[0] << 8 | key[1]]
+        bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
         rest = key[2:]
         at = self._find(bucket, rest, slot)
         if at >= 0:
@@ -126,6 +135,8 @@ class Holdings:
             self._make_room(bucket)
         elif self._records >= self.keys_limit:
             self._make_room(self._next_bucket())
+        if bucket is _NOTHING:
+            bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6] = bytearray()
         bucket += RECORD.pack(rest, expires, slot | source << _SOURCE_SHIFT)
         self._counts[slot] += 1
         self._records += 1
@@ -133,7 +144,7 @@ class Holdings:
 
     def renew(self, key: bytes, node: int, expires: int) -> bool:
         """The node's copy, if it has one, stays fresh until `expires` at least.  Returns whether it has one."""
-        bucket = self._buckets[key[0] << 8 | key[1]]
+        bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
         at = self._find(bucket, key[2:], self._slots.get(node, -1))
         if at < 0:
             return False
@@ -147,7 +158,7 @@ class Holdings:
 
         expires: remove it only if it was recorded with this time, so that a newer object of the same key stays.
         """
-        bucket = self._buckets[key[0] << 8 | key[1]]
+        bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
         at = self._find(bucket, key[2:], self._slots.get(node, -1))
         if at < 0 or (expires is not None and _TAIL.unpack_from(bucket, at + _TAIL_AT)[0] != expires):
             return False
@@ -159,7 +170,7 @@ class Holdings:
 
         What is held with unknown freshness counts as fresh.  live: see ``mask_of``.
         """
-        bucket = self._buckets[key[0] << 8 | key[1]]
+        bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
         rest = key[2:]
         at = bucket.find(rest)
         while at >= 0:
@@ -175,7 +186,7 @@ class Holdings:
     def holders(self, key: bytes) -> list[Holding]:
         """All that is recorded of `key`, fresh or not: whom a purge must reach."""
         found = []
-        bucket = self._buckets[key[0] << 8 | key[1]]
+        bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
         for rest, expires, tag in RECORD.iter_unpack(bucket):
             if rest == key[2:] and self._bits[tag & _SLOT]:
                 found.append(Holding(self._nodes[tag & _SLOT], expires, Source(tag >> _SOURCE_SHIFT)))
@@ -204,7 +215,7 @@ class Holdings:
             for number in range(first, first + _STEP):
                 bucket = self._buckets[number]
                 if bucket:
-                    head = number.to_bytes(2, "big")
+                    head = (number >> 2).to_bytes(2, "big")
                     found += [
                         head + rest
                         for rest, expires, tag in RECORD.iter_unpack(bucket)
@@ -213,10 +224,10 @@ class Holdings:
             if found:
                 yield b"".join(found if node is not None else dict.fromkeys(found))
 
-    def expire(self, now: int, records: int = 10_000) -> int:
+    def expire(self, now: int, records: int = 4_000) -> int:
         """Collect what went stale long ago and what forgotten nodes left; returns how much that was.
 
-        Looks at about `records` records and goes on there with the next call.
+        Looks at about `records` records, which takes 0.7 ms for 4,000 (2026-11), and goes on there with the next call.
         """
         before = self._records
         last = self._swept + BUCKETS
@@ -231,6 +242,53 @@ class Holdings:
                 self._free.append(slot)
         return before - self._records
 
+    def slots(self) -> dict[int, tuple[int, int]]:
+        """Slot -> node and a number that tells this use of the slot from others, for ``saved``."""
+        return {slot: (node, self._given[slot]) for node, slot in self._slots.items()}
+
+    def buckets(self, first: int, count: int) -> list[bytearray]:
+        """Some of the buckets as they are, for ``saved``."""
+        return self._buckets[first : first + count]
+
+    @classmethod
+    def restore(
+        cls, records: memoryview, counts: Sequence[int], slots: Mapping[int, int], keys_limit: int = KEYS_LIMIT
+    ) -> Holdings:
+        """A table from the buckets of another.
+
+        Args:
+            records: of all buckets, one bucket after the other.
+            counts: how many of them each bucket has.
+            slots: slot -> node; the records of other slots are collected by and by.
+
+        Raises:
+            ValueError: `records` and `counts` differ, or a slot's or node's number is impossible.
+        """
+        if len(counts) != BUCKETS or sum(counts) * _SIZE != len(records):
+            raise ValueError(f"{len(records)} bytes for {sum(counts)} records in {len(counts)} buckets")
+        if any(not (0 <= slot < SLOTS and 0 <= node < SLOTS) for slot, node in slots.items()):
+            raise ValueError("the number of a slot or node is too large")
+        if len(set(slots.values())) != len(slots):
+            raise ValueError("a node with two slots")
+        table = cls(keys_limit)
+        at = 0
+        for number, count in enumerate(counts):
+            if count:
+                table._buckets[number] = bytearray(records[at : (at := at + count * _SIZE)])
+        table._records = sum(counts)
+        for tag, count in _count_tags(records).items():
+            table._counts[tag & _SLOT] += count
+        used = {slot for slot in range(SLOTS) if table._counts[slot]} | set(slots)
+        table._free = [slot for slot in table._free if slot not in used]
+        for slot in used:
+            if slot in slots:
+                table._give(slot, slots[slot])
+            else:
+                table._retire(slot)
+        while table._records > keys_limit:
+            table._make_room(table._next_bucket())
+        return table
+
     def _sweep(self, number: int, stale: int) -> None:
         bucket = self._buckets[number]
         bits = self._bits
@@ -240,7 +298,7 @@ class Holdings:
         for at in reversed(doomed):  # from the end, so that what is swapped in is known to stay
             self._cut(bucket, at * _SIZE)
         if doomed:
-            self._buckets[number] = bytearray(bucket)  # a bytearray gives memory back only when it is half empty
+            self._buckets[number] = bytearray(bucket) or _NOTHING  # a bytearray gives memory back only when it is half empty
 
     def _find(self, bucket: bytearray, rest: bytes, slot: int) -> int:
         """Where the record of this key and slot begins, or -1."""
@@ -280,12 +338,27 @@ class Holdings:
         if not self._free:
             self.expire(0, self._records + BUCKETS)  # half a second, after 4,096 nodes came and went within one sweep
         slot = self._free.pop()
+        self._give(slot, node)
+        return slot
+
+    def _give(self, slot: int, node: int) -> None:
         self._slots[node] = slot
         self._nodes[slot] = node
         self._bits[slot] = 1 << node
-        return slot
+        self._given[slot] = self._swept
 
     def _retire(self, slot: int) -> None:
         self._nodes[slot] = -1
         self._bits[slot] = 0
         self._retired[slot] = self._swept + BUCKETS
+
+
+def _count_tags(records: memoryview) -> Counter[int]:
+    """How many records have which slot and source.  0.3 s for 5 million (2026-11)."""
+    pairs = bytearray(2 * (len(records) // _SIZE))
+    pairs[0::2] = bytes(records[_SIZE - 2 :: _SIZE])
+    pairs[1::2] = bytes(records[_SIZE - 1 :: _SIZE])
+    tags = array("H", bytes(pairs))
+    if sys.byteorder == "big":
+        tags.byteswap()
+    return Counter(tags)
