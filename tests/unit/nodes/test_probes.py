@@ -309,9 +309,7 @@ def test_a_node_that_has_no_target_yet_is_not_declared_dead(run: Run, until: Unt
     run(main())
 
 
-def test_no_file_descriptors_is_no_reason_to_declare_the_farm_dead(
-    run: Run, until: Until, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_file_descriptors_is_no_reason_to_declare_the_farm_dead(run: Run, until: Until, monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         node = await Node([OK]).start()
         tried = []
@@ -358,17 +356,18 @@ def test_after_an_error_it_can_be_run_again_and_misses_no_node(run: Run, until: 
                 broken = False
                 raise ZeroDivisionError
 
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.11", 0))  # refuses
-            names = [f"n{i}" for i in range(200)]
-            health = Health(FAST, names, time.monotonic())
-            prober = Prober(health, lambda: dict.fromkeys(names, ("127.0.0.11", sock.getsockname()[1])), on_change, 0.1)
+        with socket.socket() as refuses, socket.create_server(("127.0.0.11", 0), backlog=500) as silent:
+            refuses.bind(("127.0.0.11", 0))
+            targets = {f"n{i}": silent.getsockname() for i in range(200)} | {"n0": refuses.getsockname()}
+            health = Health(FAST, list(targets), time.monotonic())
+            prober = Prober(health, lambda: targets, on_change, 0.1)
             with pytest.raises(ZeroDivisionError):
                 await prober.run()
             again = asyncio.ensure_future(prober.run())
-            await until(lambda: {health.states()[name].state for name in names} == {"dead"})
+            await until(lambda: again.done() or {node.state for node in health.states().values()} == {"dead"})
             again.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await again
+            assert {node.state for node in health.states().values()} == {"dead"}
 
     run(main())
