@@ -25,6 +25,7 @@ _HEAD = struct.Struct("!Ic")
 
 def pack(kind: bytes, payload: bytes = b"") -> bytes:
     """One message as bytes."""
+    assert len(payload) < MESSAGE_BYTES, f"{len(payload)} bytes for one message"  # the other side would take us for dead
     return _HEAD.pack(len(payload) + 1, kind) + payload
 
 

@@ -57,3 +57,10 @@ lessons = st.builds(
 @given(st.lists(lessons, max_size=10))
 def test_lessons_survive(lessons):
     assert control.unpack_lessons(control.pack_lessons(lessons)) == lessons
+
+
+def test_the_largest_message_arrives_and_one_that_nobody_would_read_is_not_made():
+    payload = bytes(control.MESSAGE_BYTES - 1)
+    assert read_all(control.pack(control.SNAPSHOT, payload)) == [(control.SNAPSHOT, payload)]
+    with pytest.raises(AssertionError, match="bytes for one message"):
+        control.pack(control.SNAPSHOT, payload + b"x")
