@@ -44,8 +44,8 @@ _FARM = [
     Counter("bytes_spliced", "counter", "bytes", "body bytes that were moved without being copied"),
     Counter("direct_connects", "counter", "connections", "connections opened to origins"),
     Counter("direct_reuses", "counter", "requests", "requests sent to origins on a kept connection"),
-    Counter("learned_urls", "gauge", "urls", "URLs remembered as uncacheable"),
-    Counter("learned_segments", "gauge", "segments", "hosts with first path segment remembered as uncacheable"),
+    Counter("learned_urls", "gauge", "urls", "URLs remembered as uncacheable, added over workers that teach each other"),
+    Counter("learned_segments", "gauge", "segments", "hosts with first path segment remembered as uncacheable, added likewise"),
     Counter("log_dropped", "counter", "lines", "access log lines lost because they could not be written"),
 ]
 _ENDS = [Counter(f"ended_{reason.label}", "counter", "exchanges", reason.value.text) for reason in Reason]

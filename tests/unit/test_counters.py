@@ -11,6 +11,7 @@ from cachelb.counters import (
     NODE_INDEX,
     NODE_SLOTS,
     TABLE,
+    forget_gauges,
     node_offset,
     read_farm,
     read_node,
@@ -54,3 +55,20 @@ def test_workers_are_added_up():
     assert read_node([one, two], 5)["hits"] == 3
     assert sum(read_node([one, two], 4).values()) == sum(read_node([one, two], 6).values()) == 0
     assert read_farm([]) == dict.fromkeys(FARM_INDEX, 0)
+
+
+def test_what_a_dead_process_had_open_is_forgotten_and_what_it_counted_is_not():
+    dead = block()
+    for i in range(len(dead)):
+        dead[i] = 1000 + i % 997
+    before = list(dead)
+    forget_gauges(dead)
+    for i, counter in enumerate(FARM):
+        assert dead[i] == (before[i] if counter.kind == "counter" else 0), counter.name
+    for slot in (0, 1, NODE_SLOTS - 1):
+        start = node_offset(slot)
+        for i, counter in enumerate(NODE):
+            if counter.name == "ended":
+                assert dead[start + i] == before[start + NODE_INDEX["requests"]]
+            else:
+                assert dead[start + i] == (before[start + i] if counter.kind == "counter" else 0), counter.name
