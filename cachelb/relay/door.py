@@ -87,7 +87,7 @@ class Door:
             except BlockingIOError:
                 return
             except OSError as exc:
-                engine.reports.limited("accept", f"cannot accept a connection: {exc}")
+                engine.reports.limited(f"cannot accept a connection: {exc}")
                 if exc.errno in _OUT_OF and not self.resting:
                     self._rest()
                     return
@@ -118,7 +118,7 @@ class Door:
     def _turn_away(self, sock: socket.socket, ip: str, reason: Reason) -> None:
         engine = self.engine
         engine.farm[engine.ends[reason]] += 1
-        engine.reports.limited(reason.label, f"client {ip} turned away: {reason.value.text}")
+        engine.reports.limited(f"client {ip} turned away: {reason.value.text}")
         try:
             sock.send(pages.error_page(reason, "", b"", engine.reports.request_id(), engine.planner.via_name))
         except OSError:

@@ -99,9 +99,9 @@ class Reports:
         if log.isEnabledFor(level):
             url = exchange.line.key[:256].decode("latin-1")
             text = f"{reason.label}: {exchange.line.method.decode('latin-1')} {url} from {exchange.client.ip}"
-            self.limited(reason.label, f"{text}: {detail or reason.value.text} [{exchange.request_id}]", level)
+            self.limited(f"{text}: {detail or reason.value.text} [{exchange.request_id}]", level)
 
-    def limited(self, what: str, text: str, level: int = logging.WARNING) -> None:
+    def limited(self, text: str, level: int = logging.WARNING) -> None:
         """Log ``text``, unless too much was logged this second already."""
         if self._said < EVENTS_PER_S:
             self._said += 1
