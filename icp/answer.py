@@ -28,17 +28,17 @@ _is_url = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+:[!-~\x80-\xff]+").fullmatch
 
 
 class Outcome(IntEnum):
-    """What became of a datagram: the first six are replies, the rest silence."""
+    """What became of a datagram.  FAILED counts in addition: a MISS because the lookup raised something."""
 
     HIT = 0
     MISS = 1
     MISS_NOFETCH = 2
     ERR = 3
     DENIED = 4
-    UNKNOWN = 5  # answered with MISS, because the lookup did not know or failed
-    REFUSED = 6  # not allowed, and told so often enough
-    LIMITED = 7  # more than this source's share
-    BAD = 8  # see `faults` for the kinds; those that got an ERR count as ERR
+    REFUSED = 5  # silence: not allowed, and told so often enough
+    LIMITED = 6  # silence: more than this source's share
+    BAD = 7  # silence: see `faults` for the kinds; those that got an ERR count as ERR
+    FAILED = 8
 
 
 class Reply(NamedTuple):
@@ -156,33 +156,37 @@ class Answerer:
             query = parse_query(datagram)
         except BadPacket as problem:
             return self._bad(problem)
-        if self._denied.is_used:
-            self._denied.answered(source)
         if self._ask is not None and self.serving and not query.is_echo and _is_url(query.url):
-            return self._forward(query, self._ask)
-        try:
-            return self._packed(query, reply(query, self._holds, serving=self.serving, rtt=self._rtt))
-        except Exception as problem:
-            return self._failed(query, problem)
+            return self._asked(query, source, self._ask)
+        return self._answered(query, source, self._holds)
 
-    async def _forward(self, query: Query, ask: Ask) -> bytes:
+    async def _asked(self, query: Query, source: str, ask: Ask) -> bytes:
+        problem: Exception | None = None
         try:
             held = await ask(query.url)
-            return self._packed(query, reply(query, lambda url: held, serving=self.serving, rtt=self._rtt))
-        except BadUrl:
-            return self._packed(query, _ERR)
-        except Exception as problem:
-            return self._failed(query, problem)
+        except Exception as raised:  # for _answered to tell BadUrl from bugs
+            problem = raised
 
-    def _packed(self, query: Query, answer: Reply | None) -> bytes:
+        def holds(url: bytes) -> bool | None:
+            if problem is not None:
+                raise problem
+            return held
+
+        return self._answered(query, source, holds)
+
+    def _answered(self, query: Query, source: str, holds: Holds) -> bytes:
+        """One of those who may ask gets a reply, whatever the lookup does."""
+        try:
+            answer = reply(query, holds, serving=self.serving, rtt=self._rtt)
+        except Exception as problem:
+            self.problem = problem
+            self.counts[Outcome.FAILED] += 1
+            answer = _MISS
         assert answer is not None  # silence is for those who are turned away
         self.counts[_OUTCOMES[answer.opcode]] += 1
+        if self._denied.is_used and answer is not _ERR:  # a Squid does not count ERR among the replies
+            self._denied.answered(source)
         return pack_reply(answer.opcode, query.reqnum, query.url, answer.rtt)
-
-    def _failed(self, query: Query, problem: Exception) -> bytes:
-        self.problem = problem
-        self.counts[Outcome.UNKNOWN] += 1
-        return pack_reply(Opcode.MISS, query.reqnum, query.url)
 
     def _bad(self, problem: BadPacket) -> bytes | None:
         self.faults[problem.fault.word] += 1
@@ -207,4 +211,5 @@ class Answerer:
         if answer is None:
             self.counts[Outcome.REFUSED] += 1
             return None
-        return self._packed(query, answer)
+        self.counts[Outcome.DENIED] += 1
+        return pack_reply(answer.opcode, query.reqnum, query.url)
