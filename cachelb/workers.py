@@ -20,7 +20,7 @@ from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, forget_gauges,
 log = logging.getLogger("cachelb.workers")
 
 RESTART_S = 0.05  # before a dead worker is started again; doubled each time that it dies young
-RESTART_MAX_S = 5.0
+RESTART_MAX_S = 2.0  # its listeners stay open: who was put into its backlog waits for so long at most
 YOUNG_S = 5.0
 # A worker that has closed its control socket is about to end.  One that does not end is killed: longer than the time that
 # it gives its exchanges when it believes that the supervisor has gone (worker.ORPHAN_DRAIN_S).
