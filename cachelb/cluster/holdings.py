@@ -230,12 +230,16 @@ class Holdings:
         Looks at about `records` records, which takes 0.7 ms for 4,000 (2026-11), and goes on there with the next call.
         """
         before = self._records
-        last = self._swept + BUCKETS
-        while records > 0 and self._swept < last:
-            number = self._swept % BUCKETS
-            self._swept += 1
-            records -= 1 + len(self._buckets[number]) // _SIZE
-            self._sweep(number, now - STALE_KEPT_S)
+        buckets = self._buckets
+        at, last = self._swept, self._swept + BUCKETS
+        while records > 0 and at < last:
+            bucket = buckets[at % BUCKETS]
+            if bucket:
+                records -= len(bucket) // _SIZE
+                self._sweep(at % BUCKETS, now - STALE_KEPT_S)
+            records -= 1
+            at += 1
+        self._swept = at
         for slot, due in list(self._retired.items()):
             if due <= self._swept:
                 del self._retired[slot]
