@@ -224,6 +224,8 @@ class Exchange(Answer):
 
     def _local(self, why: str) -> None:
         self.engine.count("local")
+        if self.body:
+            self.keep = CLOSE  # nobody reads the body: it must not be taken for the next request
         data = self.engine.planner.local_answer(self.line, self.block, why, self.keep != CLOSE)
         self._answer_whole(data, int(data[9:12]))
 

@@ -152,6 +152,23 @@ def test_internal_pages_of_the_nodes_are_not_shown(farm):
     assert all(node.is_left_alone() for node in farm.nodes)
 
 
+@rows(
+    ("target", "method", "field"),
+    [("*", "OPTIONS", "X: y"), ("http://a.test/", "OPTIONS", "Max-Forwards: 0"), ("/squid-internal-mgr/info", "GET", "X: y")],
+)
+@rows("framing", ["length", "chunked"])
+def test_a_body_of_what_is_answered_here_is_no_request(farm, target, method, field, framing):
+    farm.nodes[0].serve()
+    hidden = get(farm.url(0))
+    length = f"Content-Length: {len(hidden)}" if framing == "length" else "Transfer-Encoding: chunked"
+    body = hidden if framing == "length" else chunk(hidden)
+    client = farm.connect()
+    client.send(get(target, "Host: a.test", length, field, method=method, body=body))
+    assert client.read_answer(method).fields[b"connection"] == b"close"
+    assert client.is_closed()
+    assert farm.nodes[0].heads == []
+
+
 def test_an_error_page_says_what_happened(make_farm):
     farm = make_farm(bypass={"mode": "off"})
     for node in farm.nodes:
