@@ -306,6 +306,7 @@ class Answer(Attempts):
             self.finish()
         elif pump is self.upload:
             self.upload = None
+            self.body_used = True  # what was read and could not be sent is gone
             self.client.pause()
             if not at_source:
                 # The target does not want the rest; it may have said why: its answer, or its end, comes next.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from fakes import FakeSquid, get, ok, post
@@ -163,6 +164,21 @@ def test_a_body_that_was_used_is_not_repeated(make_farm):
     link.reset()
     assert client.read_answer().status == 502
     assert farm.nodes[0].is_left_alone()
+
+
+@rows("size", [10, 1 << 20])
+def test_a_body_that_was_read_but_not_sent_is_not_repeated(farm, size):
+    client = farm.connect()
+    client.send(get(farm.url(0, 1), f"Content-Length: {size}"))
+    link = farm.nodes[0].accept()
+    link.read_head()
+    with farm.held():  # the first half of the body is read before the reset is, and has nowhere to go
+        client.send(b"x" * 5)
+        time.sleep(0.02)
+        link.reset()
+        time.sleep(0.02)
+    assert client.read_answer().status == 502
+    assert farm.nodes[1].is_left_alone()
 
 
 def test_a_body_that_was_not_used_goes_to_the_next_node(make_farm):
