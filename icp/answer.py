@@ -147,7 +147,7 @@ class Answerer:
         Args:
             datagram: Whatever arrived.
             source: The sender's IP address.
-            now: Monotonic seconds; of this batch of datagrams is exact enough.
+            now: Monotonic seconds; milliseconds are exact enough.
         """
         standing = self._sources.standing(source, now)
         if not standing:

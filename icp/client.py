@@ -6,7 +6,7 @@
 A reply counts only if it comes from the address and port that were asked and carries the number of that query; the numbers
 are random, so that somebody who cannot see the queries cannot answer them.  No answer in time is None, not an exception: for
 who asks it is a result like the others.  asyncio's own datagram endpoint, not asyncio-dgram: replies are taken in the
-callback, there is nothing to wait for.
+callback, there is nothing to wait for.  Times are perf_counter's: uvloop's own clock knows milliseconds only.
 
 Left out: repeats (UDP; ask again), whom to ask, reading replies (``packet``, ``htcp``).
 """
@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import time
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -87,7 +88,7 @@ class _Client(asyncio.DatagramProtocol, Generic[R]):
         if waiting is None or addr[:2] != waiting.address or waiting.answer.done():
             self.stray += 1
             return
-        waiting.answer.set_result(Answer(reply, asyncio.get_running_loop().time() - waiting.sent_at))
+        waiting.answer.set_result(Answer(reply, time.perf_counter() - waiting.sent_at))
 
     def error_received(self, exc: Exception) -> None:
         """The system could not send; the time-out will tell who waits."""
@@ -107,10 +108,10 @@ class _Client(asyncio.DatagramProtocol, Generic[R]):
             return None
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer[R] | None] = loop.create_future()
-        self._waiting[number] = _Waiting(address, answer, loop.time())
+        self._waiting[number] = _Waiting(address, answer, time.perf_counter())
         try:
             transport = self._transports.get(_family(address)) or await self._open(_family(address))
-            self._waiting[number] = _Waiting(address, answer, loop.time())
+            self._waiting[number] = _Waiting(address, answer, time.perf_counter())
             transport.sendto(datagram, address)
             timer = loop.call_later(timeout_s, _give_up, answer)
             try:

@@ -29,7 +29,7 @@ class Sources:
     def __init__(self, allowed: Callable[[str], bool], rate_per_s: float, burst: int, max_sources: int = MAX_SOURCES) -> None:
         self._allowed = allowed
         self._cost_s = 1 / rate_per_s if rate_per_s else 0.0
-        self._depth_s = (burst - 1) * self._cost_s
+        self._depth_s = (burst - 0.5) * self._cost_s  # half a query for what sums of floats lose
         self._max = max_sources
         self._full_at: dict[str, float | None] = {}  # None: not allowed
 

@@ -40,6 +40,12 @@ PURE = (
     "digest/key.py",
     "digest/merge.py",
     "digest/wire.py",
+    "icp/answer.py",
+    "icp/answer_htcp.py",
+    "icp/errors.py",
+    "icp/guard.py",
+    "icp/htcp.py",
+    "icp/packet.py",
 )
 IMPURE_IMPORTS = {
     *("asyncio", "concurrent", "fcntl", "logging", "mmap", "multiprocessing", "os", "random", "secrets", "select"),

@@ -1,0 +1,278 @@
+"""The service over real loopback sockets, on the standard event loop and on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import asynccontextmanager
+
+import pytest
+import uvloop
+
+from icp import service as module
+from icp.service import Service
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine], object]:
+    """Runs a coroutine on that event loop."""
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+    def runner(coroutine: Coroutine) -> object:
+        with asyncio.Runner(loop_factory=factory) as made:
+            return made.run(asyncio.wait_for(coroutine, 20))
+
+    return runner
+
+
+@asynccontextmanager
+async def serving(answer, *hosts: str):
+    service = await Service.start([(host, 0) for host in hosts or ("127.0.0.1",)], answer)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def client(host: str = "127.0.0.1") -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.bind((host, 0))
+    return sock
+
+
+async def ask(sock: socket.socket, data: bytes, address: tuple[str, int]) -> bytes:
+    """Send, and wait for what comes back.  A plain thread-free poll: uvloop's sock_* know no datagrams with addresses."""
+    sock.sendto(data, address)
+    return await receive(sock)
+
+
+async def receive(sock: socket.socket) -> bytes:
+    while True:
+        try:
+            return sock.recvfrom(65536)[0]
+        except BlockingIOError:
+            await asyncio.sleep(0.001)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  what it waits for happens in the code under test
+        await asyncio.sleep(0.001)
+
+
+def test_answers_go_to_who_asked_with_his_address_and_the_time(run):
+    async def scenario():
+        seen = []
+
+        def answer(datagram: bytes, source: str, now: float) -> bytes:
+            seen.append((source, now))
+            return datagram.upper()
+
+        async with serving(answer) as service:
+            with client("127.0.0.7") as first, client("127.0.0.8") as second:
+                assert await ask(first, b"a", service.addresses[0]) == b"A"
+                assert await ask(second, b"b", service.addresses[0]) == b"B"
+            assert [source for source, _ in seen] == ["127.0.0.7", "127.0.0.8"]
+            assert abs(seen[0][1] - asyncio.get_running_loop().time()) < 5
+            assert service.counters() == {"received": 2, "sent": 2, "unsent": 0, "crashed": 0, "overloaded": 0}
+
+    run(scenario())
+
+
+def test_several_addresses_are_served_v6_too(run):
+    async def scenario():
+        async with serving(lambda datagram, source, now: source.encode(), "127.0.0.1", "127.0.0.2", "::1") as service:
+            assert [host for host, _ in service.addresses] == ["127.0.0.1", "127.0.0.2", "::1"]
+            for host, address in zip(("127.0.0.9", "127.0.0.9", "::1"), service.addresses, strict=True):
+                with client(host) as sock:
+                    assert await ask(sock, b"x", address) == host.encode()
+
+    run(scenario())
+
+
+def test_silence_is_silence(run):
+    async def scenario():
+        def answer(datagram: bytes, source: str, now: float) -> bytes | None:
+            return None if datagram == b"no" else datagram
+
+        async with serving(answer) as service:
+            with client() as sock:
+                sock.sendto(b"no", service.addresses[0])
+                assert await ask(sock, b"yes", service.addresses[0]) == b"yes"
+            assert (service.received, service.sent) == (2, 1)
+
+    run(scenario())
+
+
+def test_a_burst_is_answered_whole_and_once_each(run):
+    async def scenario():
+        async with serving(lambda datagram, source, now: datagram) as service:
+            with client() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+                for number in range(300):
+                    sock.sendto(b"%d" % number, service.addresses[0])
+                got = [await receive(sock) for _ in range(300)]
+                assert sorted(map(int, got)) == list(range(300))
+                with pytest.raises(BlockingIOError):
+                    sock.recv(10)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [0, 1, 16384, 65507])
+def test_datagrams_of_any_size_do_no_harm(run, size: int):
+    async def scenario():
+        sizes = []
+
+        def answer(datagram: bytes, source: str, now: float) -> bytes:
+            sizes.append(len(datagram))
+            return b"ok"
+
+        async with serving(answer) as service:
+            with client() as sock:
+                sock.sendto(b"x" * size, service.addresses[0])
+                assert await ask(sock, b"y", service.addresses[0]) == b"ok"
+                await until(lambda: len(sizes) == 2)
+            assert sizes == [min(size, sizes[0]), 1]
+
+    run(scenario())
+
+
+def test_what_raises_in_the_answering_is_counted_and_told_once(run, caplog: pytest.LogCaptureFixture):
+    async def scenario():
+        def answer(datagram: bytes, source: str, now: float) -> bytes:
+            if datagram == b"bad":
+                raise RuntimeError("boom")
+            return datagram
+
+        async with serving(answer) as service:
+            with client() as sock:
+                for _ in range(5):
+                    sock.sendto(b"bad", service.addresses[0])
+                assert await ask(sock, b"good", service.addresses[0]) == b"good"
+            assert service.crashed == 5
+
+    with caplog.at_level(logging.ERROR):
+        run(scenario())
+    assert [record.exc_info[1].args for record in caplog.records] == [("boom",)]
+
+
+def test_a_reply_that_cannot_be_sent_is_counted(run):
+    async def scenario():
+        async with serving(lambda datagram, source, now: b"x" * (70_000 if datagram == b"large" else 1)) as service:
+            with client() as sock:
+                sock.sendto(b"large", service.addresses[0])
+                assert await ask(sock, b"small", service.addresses[0]) == b"x"
+            assert (service.unsent, service.crashed) == (1, 0)
+
+    run(scenario())
+
+
+def test_what_takes_time_is_answered_meanwhile_others_are(run):
+    async def scenario():
+        gate = asyncio.Event()
+
+        async def slow(datagram: bytes) -> bytes | None:
+            await gate.wait()
+            return None if datagram == b"slow none" else datagram
+
+        def answer(datagram: bytes, source: str, now: float):
+            return slow(datagram) if datagram.startswith(b"slow") else datagram
+
+        async with serving(answer) as service:
+            with client() as sock:
+                sock.sendto(b"slow", service.addresses[0])
+                sock.sendto(b"slow none", service.addresses[0])
+                assert await ask(sock, b"quick", service.addresses[0]) == b"quick"
+                gate.set()
+                assert await receive(sock) == b"slow"
+            assert (service.received, service.sent) == (3, 2)
+
+    run(scenario())
+
+
+def test_what_raises_later_is_counted(run, caplog: pytest.LogCaptureFixture):
+    async def scenario():
+        async def slow(problem: bytes) -> bytes:
+            await asyncio.sleep(0)
+            raise OSError("gone") if problem == b"system" else RuntimeError("boom")
+
+        async with serving(lambda datagram, source, now: slow(datagram)) as service:
+            with client() as sock:
+                sock.sendto(b"system", service.addresses[0])
+                sock.sendto(b"ours", service.addresses[0])
+                await until(lambda: (service.unsent, service.crashed) == (1, 1))
+
+    with caplog.at_level(logging.CRITICAL):
+        run(scenario())
+
+
+def test_no_more_is_found_out_than_the_limit(run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MAX_PENDING", 2)
+
+    async def scenario():
+        gate = asyncio.Event()
+
+        async def slow(datagram: bytes) -> bytes:
+            await gate.wait()
+            return datagram
+
+        async with serving(lambda datagram, source, now: slow(datagram)) as service:
+            with client() as sock:
+                for number in range(5):
+                    sock.sendto(b"%d" % number, service.addresses[0])
+                await until(lambda: service.received == 5)
+                assert service.overloaded == 3
+                gate.set()
+                assert {await receive(sock), await receive(sock)} == {b"0", b"1"}
+
+    run(scenario())
+
+
+def test_closing_frees_the_address_and_gives_up_what_is_pending(run):
+    async def scenario():
+        cancelled = []
+
+        async def slow() -> bytes:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+            return b""
+
+        async with serving(lambda datagram, source, now: slow()) as service:
+            with client() as sock:
+                sock.sendto(b"x", service.addresses[0])
+                await until(lambda: service.received == 1)
+            await asyncio.sleep(0)
+            address = service.addresses[0]
+        await until(lambda: bool(cancelled))
+
+        def is_free() -> bool:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                try:
+                    sock.bind(address)
+                except OSError:
+                    return False
+            return True
+
+        await until(is_free)
+
+    run(scenario())
+
+
+def test_an_address_in_use_is_an_error_and_nothing_is_held(run):
+    async def scenario():
+        with client() as taken, client("127.0.0.3") as free:
+            address = free.getsockname()
+            free.close()
+            with pytest.raises(OSError, match="in use"):
+                await Service.start([address, taken.getsockname()], lambda datagram, source, now: None)
+            await asyncio.sleep(0.01)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind(address)
+
+    run(scenario())
