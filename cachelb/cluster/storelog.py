@@ -19,10 +19,11 @@ to 7.6.  One line a datagram, also with ``buffered_logs on``; we take several.
   from it is then nobody's, and ENDED and RENEWED do nothing.  SWAPOUT and RELEASE of public keys do not depend on it.
 - HEAD is stored under a key of its own, which no peer asks for.  A HEAD that is a hit says nothing.
 - Vary: a marker (type ``x-squid-internal/vary``, 100,000 s) under the URL's key, each variant under another.  PURGE
-  releases the variant that fits and leaves the marker; ICP then still says HIT, and so do we.
+  releases the variant that fits its fields and the marker with it (not the marker, if the fields that vary are missing).  As long
+  as the marker is there, ICP says HIT, whatever became of the variants, and so do we.
 - Range: a 206 is never stored; where the origin answers 200 to a Range, the whole is.
-- Errors are not stored, unless ``negative_ttl`` is set: then SWAPOUT of a 404 without Expires, which ICP calls a MISS.
-  200, 301 and 410 are stored even without any freshness, and ICP calls them a MISS.
+- Errors are not stored, unless ``negative_ttl`` is set: then SWAPOUT of a 404 without Expires; the log does not say for
+  how long ICP calls it a HIT, and we never do.  200, 301 and 410 are stored even without freshness; ICP says MISS.
 - Never said: what is in memory alone (a node without ``cache_dir`` says nothing; after SO_FAIL, when the disk is too
   busy, an object stays in memory), the Age with which an answer came (Squid subtracts it), what a restarted Squid finds on its
   disk, or that it found nothing; but its process id changes (``restarts``).
