@@ -27,6 +27,7 @@ from cachelb.relay.upstream import (
     ENDED,
     REQUESTS,
     RESETS,
+    SHORTAGES,
     STALE,
     TIMEOUTS,
     Link,
@@ -144,12 +145,13 @@ class Attempts:
                 self.link.exchange = self
         except OSError as exc:
             self.race = None
-            self._connect_failed(target, Reason.CONNECT_REFUSED, str(exc))
+            self._connect_failed(target, _blame(exc), str(exc))
             return False
         return True
 
     def _connect_failed(self, target: Target, reason: Reason, detail: str) -> None:
-        target.counts[CONNECT_FAILURES] += 1
+        if reason is not Reason.OVERLOADED:  # health listens: what we lack must not make the nodes look dead
+            target.counts[CONNECT_FAILURES] += 1
         target.counts[ENDED] += 1
         self.last_reason = reason
         self.detail = f"{target.name}: {detail}"
@@ -182,7 +184,7 @@ class Attempts:
         target = self.targets[self.attempt]
         self.link = None
         self.race = None
-        self._connect_failed(target, Reason.CONNECT_REFUSED, error.strerror or str(error))
+        self._connect_failed(target, _blame(error), error.strerror or str(error))
         self.attempt += 1
         self.try_targets()
 
@@ -270,3 +272,8 @@ class Attempts:
             link.shut()
             if ended:
                 link.target.counts[ENDED] += 1
+
+
+def _blame(error: OSError) -> Reason:
+    """Whether a connect failed because of the target or because of us."""
+    return Reason.OVERLOADED if error.errno in SHORTAGES else Reason.CONNECT_REFUSED

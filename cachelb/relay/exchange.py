@@ -374,5 +374,3 @@ class Exchange(Answer):
         self.download = None
         self.upload = None
         self.phase = IDLE
-
-

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # splicing. CPU of the worker for 64 KiB, 2026-11: 39 us with reads of 16 KiB and the rest spliced, 32 us so.
 READ_BYTES = 73728
 
+# What this process lacks: descriptors, memory, ports to connect from.  It says nothing about who was to be connected to.
+SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+
 REQUESTS, RESPONSES, ENDED = NODE_INDEX["requests"], NODE_INDEX["responses"], NODE_INDEX["ended"]
 HITS, BYTES, CONNECTS = NODE_INDEX["hits"], NODE_INDEX["bytes"], NODE_INDEX["connects"]
 CONNECT_FAILURES, RESETS, STALE = NODE_INDEX["connect_failures"], NODE_INDEX["resets"], NODE_INDEX["stale"]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import time
 
 import pytest
 from fakes import FakeSquid, get, ok, post
+
+from cachelb.relay import attempts, race
 
 rows = pytest.mark.parametrize
 
@@ -78,6 +82,25 @@ def test_nodes_that_do_not_accept_end_in_a_504(make_farm):
         answer = farm.ask(farm.url(0))
     assert answer.status == 504
     assert farm.ended() == {"connect_timeout": 1}
+
+
+@rows("several", [False, True])
+@rows("lacking", [errno.EMFILE, errno.EADDRNOTAVAIL])
+def test_what_the_director_lacks_is_not_blamed_on_the_nodes(make_farm, monkeypatch, lacking, several):
+    def fail(*_):
+        raise OSError(lacking, os.strerror(lacking))
+
+    farm = make_farm()
+    if several:
+        farm.addresses = [(node.host, "127.0.0.99") for node in farm.nodes]
+        farm.apply()
+    with monkeypatch.context() as patch:
+        patch.setattr(attempts, "open_link", fail)
+        patch.setattr(race, "open_link", fail)
+        answer = farm.ask(farm.url(0))
+    assert answer.status == 503
+    assert farm.ended()["overloaded"] == 1
+    assert [farm.node_counters(i)["connect_failures"] for i in range(3)] == [0, 0, 0]
 
 
 def test_a_connection_that_went_stale_costs_nothing(farm):
