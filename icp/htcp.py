@@ -117,11 +117,11 @@ def parse_query(datagram: bytes) -> HtcpQuery:
     Raises:
         BadPacket: Anything else; see ``Fault``.
     """
-    opcode, _, flags, msg_id = _header(datagram)
+    opcode, response, flags, msg_id = _header(datagram)
     if flags & _RR:
         raise BadPacket(Fault.UNSOLICITED, opcode)
-    if opcode not in (HtcpOpcode.TST, HtcpOpcode.CLR):
-        raise BadPacket(Fault.OPCODE, opcode)
+    if opcode not in (HtcpOpcode.TST, HtcpOpcode.CLR) or response:
+        raise BadPacket(Fault.OPCODE, datagram[6])
     at, reason = HEADER.size, 0
     if opcode is HtcpOpcode.CLR:
         if len(datagram) < at + 4:
@@ -177,7 +177,7 @@ def _header(datagram: bytes) -> tuple[HtcpOpcode, int, int, int]:
     if flags & ~(_RR | _F1):  # reserved, or Squid's old layout of them: whether a reply is wanted cannot be known
         raise BadPacket(Fault.VERSION, major << 8 | minor)
     if operation >> 4 > HtcpOpcode.CLR:
-        raise BadPacket(Fault.OPCODE, operation >> 4)
+        raise BadPacket(Fault.OPCODE, operation)
     return HtcpOpcode(operation >> 4), operation & 15, flags, msg_id
 
 

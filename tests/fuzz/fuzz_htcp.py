@@ -50,12 +50,12 @@ def read(data: bytes) -> bool:
         assert pack_query(parse_query(data)) == data
         taken += 1
     except BadPacket as problem:
-        assert str(problem)
+        str(problem)
     try:
         assert pack_reply(parse_reply(data)) == data
         taken += 1
     except BadPacket as problem:
-        assert str(problem)
+        str(problem)
     assert taken < 2, data
     return bool(taken)
 

@@ -137,6 +137,11 @@ def test_other_opcodes_are_told_apart(opcode: int):
     assert fault_of(data[:6] + bytes([opcode << 4]) + data[7:]) is Fault.OPCODE
 
 
+def test_a_request_with_a_response_code_is_refused():
+    data = captured("02-tst-query")
+    assert fault_of(data[:6] + b"\x11" + data[7:]) is Fault.OPCODE
+
+
 def test_queries_and_replies_are_not_mixed_up():
     assert fault_of(captured("02-tst-reply")) is Fault.UNSOLICITED
     assert fault_of(captured("02-tst-query"), parse_reply) is Fault.NOT_A_REPLY
