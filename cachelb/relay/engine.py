@@ -47,6 +47,9 @@ TICK_S = 0.2
 MEMO_LINE_BYTES = 1024  # longer first lines and blocks are judged anew each time: the memos' memory is bounded by these
 MEMO_BLOCK_BYTES = 2048
 MEMO_BLOCKS = 4096
+# As how many entries longer ones count, for a plan holds some four copies of what it was made from.  With unique lines and
+# blocks of the worst length a worker grows by 100 MiB, without this by 255 (2026-11).
+LINE_UNIT_BYTES, BLOCK_UNIT_BYTES = 192, 768
 
 
 class Engine:
@@ -81,7 +84,7 @@ class Engine:
         self.small_pipes = Pipes(most=1024, size=65536)
         self.lines: Memo[bytes, LinePlan[Target]] = Memo(1)
         self.host_lines: Memo[tuple[bytes, bytes], LinePlan[Target]] = Memo(1)
-        self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS)
+        self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda block: 1 + len(block) // BLOCK_UNIT_BYTES)
         self.learned = Learned()
         self.learning = True
         self.door = Door(self)
@@ -175,8 +178,8 @@ class Engine:
             for extra in (b"", coding)
         ]
         self.blocks.clear()
-        self.lines = Memo(limits.memo_entries)
-        self.host_lines = Memo(limits.memo_entries)
+        self.lines = Memo(limits.memo_entries, lambda first: 1 + len(first) // LINE_UNIT_BYTES)
+        self.host_lines = Memo(limits.memo_entries, lambda both: 1 + (len(both[0]) + len(both[1])) // LINE_UNIT_BYTES)
         self.learning = bypass.learn and bypass.mode != "off"
         self.learned = Learned(ttl_s=bypass.learn_ttl_s)
         self.door.configure(config)

@@ -2,11 +2,12 @@
 
 Looking up costs one dictionary access while an entry is young.  When the young generation is full it becomes the old one
 and the old one is dropped, so the memo never holds more than twice ``most`` entries, never scans, and what is in use stays.
+Entries that are large count as several: peers choose what is remembered, and must not choose how much memory that takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -14,12 +15,17 @@ V = TypeVar("V")
 
 
 class Memo(Generic[K, V]):
-    """``young`` may be read directly by a hot path; everything else goes through ``get`` and ``put``."""
+    """``young`` may be read directly by a hot path; everything else goes through ``get`` and ``put``.
 
-    __slots__ = ("most", "old", "young")
+    weigh: as how many entries the one with this key counts; without it, each is one.
+    """
 
-    def __init__(self, most: int) -> None:
+    __slots__ = ("_weigh", "_weight", "most", "old", "young")
+
+    def __init__(self, most: int, weigh: Callable[[K], int] | None = None) -> None:
         self.most = most
+        self._weigh = weigh
+        self._weight = 0  # of the young generation
         self.young: dict[K, V] = {}
         self.old: dict[K, V] = {}
 
@@ -34,13 +40,16 @@ class Memo(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Remember ``value``; the least recently used half may go."""
-        if len(self.young) >= self.most:
+        if self._weight >= self.most:
             self.old = self.young
             # The hot path holds no reference to ``young``: it reads the attribute each time.
             self.young = {}
+            self._weight = 0
+        self._weight += 1 if self._weigh is None else self._weigh(key)
         self.young[key] = value
 
     def clear(self) -> None:
         """Forget everything."""
         self.young = {}
         self.old = {}
+        self._weight = 0

@@ -23,6 +23,17 @@ def test_it_never_holds_more_than_two_generations():
     assert memo.get(0) is None
 
 
+def test_large_entries_count_as_several():
+    memo: Memo[bytes, bytes] = Memo(10, len)
+    for i in range(1000):
+        key = b"%05d" % i
+        memo.put(key, key)
+        memo.get(b"%05d" % (i - 3))  # what is made young again is as large as before
+        assert len(memo.young) <= 2
+        assert len(memo.old) <= 2
+    assert memo.get(b"00999") == b"00999"
+
+
 def test_what_is_in_use_stays():
     memo: Memo[int, int] = Memo(10)
     memo.put(-1, -1)
