@@ -159,10 +159,11 @@ class Pump:
         """What of ``data`` belongs to this body, in pieces for the sink; the rest becomes ``surplus``."""
         if self.scanner is not None:
             if self.dechunk:
-                pieces: list[Buffer] = list(self.scanner.payload(data))
+                # In one piece: a send for each of 12,000 chunks of a byte would keep everybody waiting.
+                payload = b"".join(self.scanner.payload(data))
                 if self.scanner.done:
                     self.surplus = bytes(data[self.scanner.end :])
-                return pieces
+                return [payload] if payload else []
             end = self.scanner.scan(data)
             if end < len(data):
                 self.surplus = bytes(data[end:])

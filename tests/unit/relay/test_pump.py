@@ -197,6 +197,15 @@ def test_a_chunked_body_is_moved_as_it_is(rig):
     assert each.pump.surplus == b"next"
 
 
+def test_many_small_chunks_are_unpacked_into_one_piece(rig, monkeypatch):
+    sent = []
+    small = rig(scanner=ChunkScanner(), dechunk=True)
+    monkeypatch.setattr(type(small.sink), "send", lambda end, data: sent.append(bytes(data)) or True)
+    small.pump.feed(b"1\r\na\r\n" * 10_000 + b"0\r\n\r\nrest")
+    assert sent == [b"a" * 10_000]
+    assert small.pump.surplus == b"rest"
+
+
 def test_a_chunked_body_is_unpacked_for_an_old_client(rig):
     each = rig(scanner=ChunkScanner(), dechunk=True)
     each.run(CHUNKED + b"next")
