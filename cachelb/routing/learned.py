@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-MAX_URLS = 50_000  # at 100 to 200 bytes a URL, 10 to 15 MiB at worst
+MAX_URLS = 50_000  # at 100 to 200 bytes a URL 10 to 15 MiB, 35 MiB at worst
 MAX_SEGMENTS = 5_000
-MAX_KEY_BYTES = 2_048  # longer keys are seldom asked for twice, and would make the bounds above mean little
+MAX_KEY_BYTES = 512  # longer keys are seldom asked for twice, and would make the bounds above mean little
 SEGMENT_THRESHOLD = 8
 RETEST_EVERY = 64
 
