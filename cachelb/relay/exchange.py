@@ -32,6 +32,8 @@ _TIMEOUTS = frozenset(
 )
 _UNREACHABLE = frozenset((Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.NODE_DEAD))
 _HASHED = frozenset(("get", "only-if-cached"))
+FARM_DEAD = "farm dead"
+LEARNED = "learned "  # so begins every reason that routing/learned.py gives
 
 
 class Exchange(Answer):
@@ -149,7 +151,7 @@ class Exchange(Answer):
 
     def _farm_dead(self) -> None:
         if self._may_go_around():
-            self._bypass("farm dead")
+            self._bypass(FARM_DEAD)
         else:
             self.fail(Reason.NO_NODE, "no cache of the farm is in service")
 
@@ -162,7 +164,7 @@ class Exchange(Answer):
         is_node = self.target is not None and self.target.is_node
         if is_node and self.last_reason in _UNREACHABLE and self._may_go_around():
             self.attempt = self.tried = 0
-            self._bypass("farm dead")
+            self._bypass(FARM_DEAD)
         else:
             super().targets_failed()
 
@@ -221,6 +223,16 @@ class Exchange(Answer):
             ip = self.client.ip_bytes
             head = self.engine.planner.origin_head(self.line, self.block, ip, upgrade=self.upgrading)
             self._send_to((target,), head)
+
+    def origin_denied(self, detail: str) -> None:
+        """The origin is where this process must not go.  What the farm would be asked for otherwise is the farm's matter."""
+        if self.why == FARM_DEAD:
+            self.fail(Reason.NO_NODE, f"no cache of the farm is in service, and around it: {detail}")
+        elif self.why.startswith(LEARNED):
+            self.why = "get"
+            self._hash()
+        else:
+            self.fail(Reason.DESTINATION_DENIED, detail)
 
     def _local(self, why: str) -> None:
         self.engine.count("local")

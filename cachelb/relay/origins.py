@@ -95,7 +95,7 @@ class Origins:
             if len(foreign) < len(good):
                 good, why = foreign, "it is the director itself"
         if not good:
-            exchange.fail(Reason.DESTINATION_DENIED, why)
+            exchange.origin_denied(why)
             return
         target = self.known.get((host, port))
         if target is None:

@@ -290,6 +290,29 @@ def test_a_refused_destination_says_so(make_farm):
     assert farm.ended() == {"destination_denied": 1}
 
 
+def test_a_private_origin_that_answers_private_stays_with_the_farm(make_farm):
+    farm = make_farm(bypass={"allow_private": False})
+    for node in farm.nodes:
+        node.serve(ok(b"by node", "Cache-Control: private"))
+    url = farm.origin_url()
+    for _ in range(3):
+        assert farm.ask(url).body == b"by node"
+    assert farm.counter("learned_urls") == 1
+    assert farm.ended() == {"done": 3}
+    assert farm.origin.is_left_alone()
+
+
+def test_a_dead_farm_is_what_a_client_of_a_private_origin_hears_of(make_farm):
+    farm = make_farm(bypass={"allow_private": False})
+    for node in range(len(farm.nodes)):
+        farm.declare(node, "dead")
+    answer = farm.ask(farm.origin_url())
+    assert answer.status == 503
+    assert b"and around it: 127.0.0.9 is a loopback address" in answer.body
+    assert farm.ended() == {"no_node": 1}
+    assert farm.origin.is_left_alone()
+
+
 def test_a_name_is_judged_by_its_addresses(make_farm, nameserver):
     nameserver.say("inside.test", addresses=["127.0.0.9"])
     farm = make_farm(bypass={"allow_private": False}, resolver={"nameservers": [nameserver.address]})
