@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 from hashlib import md5
 
 import pytest
@@ -294,3 +296,20 @@ def test_a_restored_table_must_fit_together() -> None:
         Holdings.restore(memoryview(b""), empty, {4096: 1})
     with pytest.raises(ValueError, match="two slots"):
         Holdings.restore(memoryview(b""), empty, {4: 1, 5: 1})
+
+
+def test_the_garbage_collector_does_not_visit_the_buckets() -> None:
+    holdings = Holdings()
+    holdings.add(key(1), 0, LATER, Source.SEEN)
+    gc.collect()
+    assert not gc.is_tracked(holdings._buckets)
+
+
+def test_memory_is_given_back() -> None:
+    holdings = Holdings()
+    for number in range(60):
+        holdings.add(crowd(number), 0, NOW if number % 4 else LATER, Source.SEEN)
+    sweep(holdings, NOW + STALE_KEPT_S)
+    (bucket,) = filter(None, holdings._buckets)
+    assert len(bucket) == 15 * 20
+    assert sys.getsizeof(bucket) < 15 * 20 + 64
