@@ -8,6 +8,8 @@ are random, so that somebody who cannot see the queries cannot answer them.  No 
 who asks it is a result like the others.  asyncio's own datagram endpoint, not asyncio-dgram: replies are taken in the
 callback, there is nothing to wait for.  Times are perf_counter's: uvloop's own clock knows milliseconds only.
 
+A Squid's socket holds about 256 queries (Debian's net.core.rmem_default); what comes faster is lost there.
+
 Left out: repeats (UDP; ask again), whom to ask, reading replies (``packet``, ``htcp``).
 """
 
