@@ -249,10 +249,14 @@ def difference(old: Config, new: Config) -> str:
     before, after = {n.name: n for n in old.node}, {n.name: n for n in new.node}
     parts = [f"added {name}" for name in after if name not in before]
     parts += [f"removed {name}" for name in before if name not in after]
-    parts += [f"changed {name}" for name in after if name in before and after[name] != before[name]]
-    if old.model_copy(update={"node": ()}) != new.model_copy(update={"node": ()}):
-        parts.append("settings")
-    return ", ".join(parts) or "nothing changed"
+    for name in after:
+        if name in before and after[name] != before[name]:
+            values = [
+                f"{key} {was} -> {now}" for (key, was), (_, now) in zip(before[name], after[name], strict=True) if was != now
+            ]
+            parts.append(f"changed {name} ({', '.join(values)})")
+    sections = [f"[{name}]" for (name, was), (_, now) in zip(old, new, strict=True) if was != now and name != "node"]
+    return ", ".join(parts + [f"changed {name}" for name in sections]) or "nothing changed"
 
 
 def raise_file_limit() -> int:

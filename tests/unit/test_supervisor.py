@@ -412,8 +412,11 @@ def test_the_difference_between_two_configurations_is_said_in_words():
     old = config(node=NODES[:2])
     assert difference(old, old) == "nothing changed"
     assert difference(old, config(node=NODES[1:])) == "added c, removed a"
-    assert difference(old, config(node=[NODES[0], NODES[1] | {"weight": 2}])) == "changed b"
-    assert difference(old, config(node=NODES[:2], timeouts={"drain_s": 1})) == "settings"
+    assert difference(old, config(node=[NODES[0], NODES[1] | {"weight": 2}])) == "changed b (weight 1.0 -> 2.0)"
+    assert difference(old, config(node=NODES[:2], timeouts={"drain_s": 1})) == "changed [timeouts]"
+    assert difference(old, config(node=[NODES[0] | {"state": "drain"}], log={"level": "debug"})) == (
+        "removed b, changed a (state up -> drain), changed [log]"
+    )
 
 
 def test_addresses_and_the_number_of_workers_are_fixed_at_the_start():
