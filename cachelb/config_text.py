@@ -34,6 +34,7 @@ _key = re.compile(r'"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|[A-Za-z0-9_-]++').match
 _bare = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _said_at = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)").search
 _SYNTAX_HINTS = (
+    ("Expected '=' after a key", "every line is a [section] or key = value"),
     ("Expected '", "a text in quotes is not closed"),
     ('Expected "', "a text in quotes is not closed"),
     ("Expected newline or end", 'texts need quotes, addresses among them: host = "10.0.0.11"'),

@@ -2,7 +2,7 @@
 
 Text, for a terminal or a journal::
 
-    2026-11-21T02:52:45.123Z INFO health node cache2: up -> dead (connect refused)
+    2026-11-21T02:52:45.123Z WARNING cachelb node cache2 is dead: 2 probes in a row failed, last: connection refused
 
 or JSON lines with the same in ``time``, ``level``, ``area`` and ``text``.  The area is the logger's name without
 ``cachelb.``.  What peers send can end up in a message, so control characters are escaped: a line stays a line.  A

@@ -81,7 +81,7 @@ class LogFile:
             self._open()
         except (OSError, ValueError) as exc:
             self.errors += 1
-            log.error("access log %s cannot be opened anew, so the old file stays in use: %s", self.path, exc)
+            log.error("access log %s cannot be opened anew, so the old file stays in use: %s", self.path, _words(exc))
 
     def close(self) -> None:
         """Close the file.  What ``flush`` could not write is lost, and counted."""
@@ -172,13 +172,18 @@ class LogFile:
             self._trouble = what
             self._dropped_before = self.dropped
             kept = f"up to {self._limit} bytes of it are kept, more is dropped"
-            log.error("access log %s cannot be %s: %s (%s)", self.path, what, exc, kept)
+            log.error("access log %s cannot be %s: %s (%s)", self.path, what, _words(exc), kept)
 
     def _recovered(self) -> None:
         if self._trouble:
             lost = self.dropped - self._dropped_before
             log.warning("access log %s is written again; %d lines were dropped", self.path, lost)
             self._trouble = ""
+
+
+def _words(exc: Exception) -> str:
+    """What went wrong, without the path, which is said already."""
+    return (isinstance(exc, OSError) and exc.strerror) or str(exc)
 
 
 def _batch_end(data: bytes, start: int, limit: int) -> int:
