@@ -24,6 +24,8 @@ PURE = (
     "cachelb/http/",
     "cachelb/routing/",
     "cachelb/accesslog.py",
+    "cachelb/cluster/holdings.py",
+    "cachelb/cluster/storelog.py",
     "cachelb/config.py",
     "cachelb/config_rules.py",
     "cachelb/config_text.py",
