@@ -16,7 +16,8 @@ from cachelb.http.framing import ChunkError, ChunkScanner
 BODIES = [
     b"5\r\nhello\r\n0\r\n\r\n",
     b"a;x=y\r\n0123456789\r\n0001\r\nx\r\n0\r\nX: y\r\nZ:\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-    b"0;last\r\n\r\n",
+    b'1;a="b\\";";c= d\r\nx\r\n0;last\r\n\r\n',
+    b'1;a="b\\";"; c=d\r\nx\r\n0;last\r\n\r\n',
     b"2\r\n\r\n\r\n2\r\n0\r\r\n0\r\n\r\n",
 ]
 NASTY = [
@@ -27,6 +28,9 @@ NASTY = [
     b"0",
     b"1\r\nx\r\n",
     b";",
+    b"=",
+    b'"',
+    b"\\",
     b" ",
     b"\t",
     b"\x00",
@@ -40,7 +44,9 @@ NASTY = [
     b"\r\n\r\n",
     b"\xb2",
 ]
-LINE = re.compile(rb"([0-9A-Fa-f]+)(;[\t\x20-\x7e\x80-\xff]*)?")
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+LINE = re.compile(rb"([0-9A-Fa-f]+)(?:;[\t ]*%b(?:=(?:%b|%b))?)*" % (TOKEN, TOKEN, QUOTED))
 TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 

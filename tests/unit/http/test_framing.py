@@ -156,6 +156,15 @@ BAD = [
     b"1;a\n",
     b"1;a\x00",
     b"1;a\rb",
+    b"1;\r\n",
+    b"1;a b\r\n",
+    b"1;a=\r\n",
+    b"1;a=b=c\r\n",
+    b"1;a ;b\r\n",
+    b"1;\xff =\t",
+    b'1;a="b\r\n',
+    b'1;a="b"c\r\n',
+    b'1;a="b\\\r\n',
     b"12345678901234567\r\n",
     b"8000000000000000\r\n",
     b"ffffffffffffffff\r\n",
@@ -210,6 +219,14 @@ def test_a_size_line_is_bounded_however_it_arrives(step: int) -> None:
         feed(fits.replace(b"\r", b"a\r"), step)
     with pytest.raises(ChunkError):
         feed(b"1;" + b"a" * CHUNK_LINE_BYTES, step)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 1000])
+def test_extensions_are_names_with_values(step: int) -> None:
+    body = b'1;a\r\nx\r\n1; a=b;\tc="d;e\\"\xe4";f=""\r\nx\r\n0;last\r\n\r\n'
+    scanner = feed(body, step)
+    assert scanner.done
+    assert scanner.payload_bytes == 2
 
 
 def test_extensions_of_a_whole_body_are_bounded() -> None:
