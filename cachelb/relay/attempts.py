@@ -197,7 +197,10 @@ class Attempts:
         if begun:
             self.fail(Reason.BAD_RESPONSE, f"{target.name}: the answer ended within its head")
             return
-        target.counts[STALE if stale else RESETS] += 1
+        if stale:
+            target.counts[STALE] += 1
+        elif not self.body:  # health listens, and a node may hang up on a body for reasons that are the client's
+            target.counts[RESETS] += 1
         self.last_reason = Reason.RESET
         self.detail = f"{target.name}: closed the connection before the answer"
         if self.body_used or not self.line.idempotent:

@@ -204,6 +204,22 @@ def test_a_body_that_was_read_but_not_sent_is_not_repeated(farm, size):
     assert farm.nodes[1].is_left_alone()
 
 
+@rows("body", [b"", b"hello"])
+def test_a_node_that_hangs_up_on_a_body_is_not_blamed(farm, body):
+    client = farm.connect()
+    client.send(post(farm.url(0, 1), body, method="GET"))
+    link = farm.nodes[0].accept()
+    link.read_head()
+    link.read_exactly(len(body))
+    link.close()
+    if body:
+        assert client.read_answer().status == 502
+    else:
+        farm.nodes[1].accept().send(ok())
+        assert client.read_answer().status == 200
+    assert farm.node_counters(0)["resets"] == (not body)
+
+
 def test_a_body_that_was_not_used_goes_to_the_next_node(make_farm):
     farm = make_farm(2, bypass={"mode": "nodes"})
     client = farm.connect()
