@@ -156,7 +156,7 @@ class IcpConfig(Section):
 class DigestConfig(Section):
     """The farm's cache digest (a later version)."""
 
-    bits_per_entry: Annotated[int, Field(ge=1, le=32)] = 8  # Squid's digest_bits_per_entry has 5
+    bits_per_entry: Annotated[int, Field(ge=1, le=127)] = 8  # Squid has 5, and takes up to 127 from others
     rebuild_s: Seconds = 300.0  # Squid rebuilds hourly
 
 

@@ -398,6 +398,21 @@ def test_what_watches_nodes_goes_on_after_an_error_of_ours(monkeypatch: pytest.M
     with_supervisor(test)
 
 
+def test_the_log_says_when_no_node_is_left_and_when_the_farm_is_back(director: Make, node: SlowNode):
+    health = "[health]\ninterval_s = 0.2\ntimeout_s = 0.1"
+    subject = director(health)
+    node.stop()
+    subject.wait_for("no node is left: requests go straight to the origins")
+    other = SlowNode("127.0.0.62")
+    try:
+        subject.configure(health, f'[[node]]\nname = "cache2"\nhost = "{other.host}"\nhttp_port = {other.port}')
+        subject.signal(signal.SIGHUP)
+        subject.wait_for("the farm serves again")
+    finally:
+        other.stop()
+    assert subject.log().count("no node is left") == 1
+
+
 # -- small things
 
 
