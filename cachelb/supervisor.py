@@ -61,6 +61,7 @@ class Supervisor:
         self.hurry = asyncio.Event()
         self._passive: dict[str, tuple[int, int]] = {}
         self._version = -1
+        self._serves = True
         self._published_at = 0.0
         self._publishing: asyncio.TimerHandle | None = None
         self.state = "starting"
@@ -149,7 +150,18 @@ class Supervisor:
         self.epoch += 1
         views = self.farm.views(self.health.states())
         self._version = self.health.version
+        self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and view.weight for view in views))
         return Snapshot(self.epoch, self.config.model_dump_json(), views)
+
+    def _tell_of_a_dead_farm(self, serves: bool) -> None:
+        if serves and not self._serves:
+            log.info("the farm serves again")
+        elif self._serves and not serves:
+            direct = self.config.bypass.mode == "direct"
+            log.error(
+                "no node is left: %s", "requests go straight to the origins" if direct else "requests are answered with 503"
+            )
+        self._serves = serves
 
     def publish(self) -> None:
         """Send what is true now to all workers: at once, or soon when that was done just now."""
