@@ -26,7 +26,7 @@ _ADVICE = {
     Reason.NO_NODE: "All caches are out of service. This is usually brief: try again in a few seconds.",
     Reason.DNS_ERROR: "Check the spelling of the host name.",
     Reason.DESTINATION_DENIED: "The operator can allow it with [bypass] allow_private.",
-    Reason.PORT_DENIED: "The operator can allow it with [access] safe_ports or connect_ports.",
+    Reason.PORT_DENIED: "The operator can allow it.",
     Reason.ACCESS_DENIED: "The operator can allow this network with [access] allow.",
     Reason.LOOP: "Two proxies send requests to each other: check their parents.",
 }

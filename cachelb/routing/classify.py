@@ -121,8 +121,8 @@ TUNNEL_UPGRADE = Verdict(Kind.TUNNEL, "upgrade")
 LOCAL_OPTIONS = Verdict(Kind.LOCAL, "options")
 LOCAL_MAX_FORWARDS = Verdict(Kind.LOCAL, "max-forwards")
 LOCAL_INTERNAL = Verdict(Kind.LOCAL, "internal")
-REFUSE_PORT = Verdict(Kind.REFUSE, "port", Reason.PORT_DENIED)
-REFUSE_CONNECT_PORT = Verdict(Kind.REFUSE, "connect port", Reason.PORT_DENIED)
+REFUSE_PORT = Verdict(Kind.REFUSE, "the port is not in [access] safe_ports", Reason.PORT_DENIED)
+REFUSE_CONNECT_PORT = Verdict(Kind.REFUSE, "the port is not in [access] connect_ports", Reason.PORT_DENIED)
 REFUSE_TARGET = Verdict(Kind.REFUSE, "target", Reason.BAD_URL)
 
 

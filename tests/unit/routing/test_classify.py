@@ -104,7 +104,7 @@ def test_connect_is_a_tunnel_to_the_ports_for_it(port: int, kind: Kind) -> None:
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"TRACE"])
 def test_ports_that_are_not_safe_are_refused_before_anything_else(method: bytes, target: bytes) -> None:
-    assert verdict(method, target) == Verdict(Kind.REFUSE, "port", Reason.PORT_DENIED)
+    assert verdict(method, target) == Verdict(Kind.REFUSE, "the port is not in [access] safe_ports", Reason.PORT_DENIED)
 
 
 def test_an_upgrade_is_a_tunnel() -> None:
