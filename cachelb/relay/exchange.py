@@ -307,8 +307,10 @@ class Exchange(Answer):
             counts = link.target.counts
             counts[ENDED] += 1
             counts[BYTES] += self.bytes_out
-            # A long answer was not read beyond its end: what else the node has said must not answer another request.
-            if self.reusable and (self.phase == WAITING or (self.phase == BODY and link.is_quiet())):
+            # A long answer was not read beyond its end: what else the node has said must not answer another request.  And
+            # where the answer came before all of the request was sent, the rest of that would begin the next one.
+            is_done = self.reusable and link.unsent is None
+            if is_done and (self.phase == WAITING or (self.phase == BODY and link.is_quiet())):
                 self.link = None
                 link.answering = False
                 link.target.keep(link, engine.now)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import threading
 
 import pytest
 from fakes import answer_head, chunk, dechunk, get, ok
+
+from cachelb.relay import attempts, upstream
 
 RANDOM = os.urandom(1 << 20)
 SIZES = sorted({0, 1, 100, *(n + d for n in (16384, 32768, 65536, 1 << 20) for d in (-1, 0, 1)), 20 << 20})
@@ -368,6 +371,27 @@ def test_more_than_a_chunked_body_is_never_passed_on(farm):
     client.read_head()
     assert client.read_chunked() == wire
     assert not asked_again(farm, client, link)
+
+
+def test_an_answer_that_overtakes_the_requests_head_ends_its_connection(farm, monkeypatch):
+    def open_narrow(*of):
+        link = upstream.open_link(*of)
+        link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return link
+
+    monkeypatch.setattr(attempts, "open_link", open_narrow)
+    farm.nodes[0].listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client = farm.connect()
+    client.send(get(farm.url(0), "X: " + "y" * 60_000))
+    link = farm.nodes[0].accept()
+    link.read_some()
+    link.send(ok(b"hasty"))
+    assert client.read_answer().body == b"hasty"
+    client.send(get(farm.url(0)))
+    second = farm.nodes[0].accept()  # the first is still being sent a head
+    second.read_head()
+    second.send(ok(b"calm"))
+    assert client.read_answer().body == b"calm"
 
 
 def test_words_out_of_turn_end_an_idle_connection(farm):
