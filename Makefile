@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench     Everything is installed into .venv by the first of them.
+# make venv | setup | demo | test | lint | bench     Everything is installed into .venv by the first of them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,9 +7,12 @@ STAMP := $(VENV)/.installed
 DEMO ?= $(shell [ -t 0 ] || echo --once)
 TESTS ?=
 
-.PHONY: setup demo test lint bench lock clean squid
+.PHONY: venv setup demo test lint bench lock clean squid
 
-setup: $(STAMP) squid
+# all that a director needs; on its own machine the package of a Squid would take port 3128 at the next boot
+venv: $(STAMP)
+
+setup: venv squid
 
 $(STAMP): requirements.lock pyproject.toml .ci/packages
 	@.ci/packages --python $(PYTHON)
@@ -27,7 +30,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest $(TESTS)
 
-lint: $(STAMP)
+lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
@@ -36,7 +39,7 @@ bench: setup
 	$(BIN)/python -m cachelb.tools.bench $(BENCH)
 
 # after a change of the dependencies in pyproject.toml; add UPGRADE=--upgrade for newer versions of all
-lock: $(STAMP)
+lock: venv
 	$(BIN)/python -m piptools compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-header \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(UPGRADE) -o requirements.lock pyproject.toml
 
