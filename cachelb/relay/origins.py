@@ -7,6 +7,8 @@ up a second time.  Connections are kept per host and port, few each and bounded 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import socket
 from typing import TYPE_CHECKING
 
 from cachelb.counters import NODE_INDEX
@@ -37,6 +39,7 @@ class Origins:
         self.allow_private = False
         self.own: frozenset[tuple[str, int]] = frozenset()
         self.own_ports: frozenset[int] = frozenset()
+        self.own_everywhere: frozenset[int] = frozenset()  # ports on which every address of this host is ours
         self.most_idle = 256
 
     def configure(self, config: Config) -> None:
@@ -47,6 +50,8 @@ class Origins:
         listeners = [*config.listen.http, *config.listen.admin]
         self.own = frozenset((address.host, address.port) for address in listeners)
         self.own_ports = frozenset(address.port for address in listeners)
+        everywhere = [address.port for address in listeners if ipaddress.ip_address(address.host).is_unspecified]
+        self.own_everywhere = frozenset(everywhere)
         if config.resolver != self._settings:
             if self.resolver is not None:
                 self.resolver.close()
@@ -92,6 +97,8 @@ class Origins:
         if port in self.own_ports:
             mine = exchange.client.local_address()
             foreign = [a for a in good if a != mine and (a, port) not in self.own]
+            if port in self.own_everywhere:
+                foreign = [a for a in foreign if not _is_of_this_host(a)]
             if len(foreign) < len(good):
                 good, why = foreign, "it is the director itself"
         if not good:
@@ -133,3 +140,15 @@ class Origins:
             target.idle_max = 0
             target.close_idle()
         self.known.clear()
+
+
+def _is_of_this_host(address: str) -> bool:
+    """Whether connecting to ``address`` leads back here: the kernel would then connect from that very address."""
+    if ipaddress.ip_address(address).is_loopback:
+        return True
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing
+            return bool(probe.getsockname()[0] == address)
+    except OSError:
+        return False  # no way there

@@ -336,6 +336,15 @@ def test_the_director_is_no_origin_of_its_own(farm):
     assert b"the director itself" in answer.body
 
 
+def test_a_director_that_listens_everywhere_is_no_origin_by_any_of_its_addresses(farm):
+    port = farm.address[1]
+    farm.apply(listen={"http": [f"0.0.0.0:{port}"]})
+    for host in ("127.0.0.1", "127.0.0.2", "[::ffff:127.0.0.3]"):
+        answer = farm.ask(f"http://{host}:{port}/", "Authorization: x")
+        assert answer.status == 403
+        assert b"the director itself" in answer.body
+
+
 def test_the_directors_port_elsewhere_is_an_origin(farm):
     other = FakeSquid("127.0.0.10", farm.address[1])
     try:
