@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import resource
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ACCEPTS = 64  # connections taken at one go, so that a burst does not keep answers waiting
 KNOWN_MAX = 10_000  # addresses whose permission is remembered
+SPARE_FILES = 512  # descriptors for pipes, kept connections and names, beyond the two of each client
 
 _CLIENTS = FARM_INDEX["clients"]
 # No descriptors or no memory: the connection stays in the backlog, and asking again at once would only burn the
@@ -40,6 +42,7 @@ class Door:
         self.clients: set[Client] = set()
         self.listeners: list[socket.socket] = []
         self.resting = False  # out of descriptors: not accepting until the next tick
+        self.most = 0  # clients at the same time
         self._per_client: dict[str, int] = {}
         self._known: dict[str, bool] = {}
         self._config: Config
@@ -48,6 +51,11 @@ class Door:
         """Take over limits and networks."""
         self._config = config
         self._known.clear()
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if files == resource.RLIM_INFINITY:
+            self.most = config.limits.connections
+        else:  # who is let in needs a second descriptor: clients that do nothing must not take them all
+            self.most = min(config.limits.connections, (files - min(SPARE_FILES, files // 2)) // 2)
 
     def open(self, listeners: Sequence[socket.socket]) -> None:
         """Begin to accept on ``listeners``, which are the Door's from now on."""
@@ -107,7 +115,7 @@ class Door:
         count = self._per_client.get(ip, 0)
         if count >= limits.connections_per_client:
             self._turn_away(sock, ip, Reason.TOO_MANY_CONNECTIONS)
-        elif len(self.clients) >= limits.connections:
+        elif len(self.clients) >= self.most:
             self._turn_away(sock, ip, Reason.OVERLOADED)
         else:
             client = Client(self.engine, sock, ip, not self._may_use(ip))

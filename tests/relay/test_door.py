@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_lack_of_descriptors_is_waited_for(farm):
     client.send(get(farm.url(0)))
     assert client.read_answer().status == 200
     assert listener.failures == 0
+
+
+def test_no_more_clients_are_let_in_than_descriptors_allow(farm, monkeypatch):
+    farm.nodes[0].serve()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
+    farm.apply(timeouts={"keep_alive_s": 60.0})
+    clients = [farm.connect() for _ in range(4)]
+    for client in clients:
+        client.send(get(farm.url(0)))
+        assert client.read_answer().status == 200
+    assert farm.connect().read_answer().status == 503
+    assert farm.ended()["overloaded"] == 1
 
 
 @pytest.mark.parametrize("allow", [["127.0.0.1/32"], ["127.0.0.1/32", "10.0.0.0/8"]])
