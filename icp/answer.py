@@ -10,13 +10,14 @@ Left out: sockets (``service``), who holds what (`holds`, given by the caller).
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from .errors import BadPacket, BadUrl, Fault
 from .guard import DeniedBudget, Sources
-from .packet import SRC_RTT, Opcode, Query, pack_reply, parse_query
+from .packet import MAX_URL, SRC_RTT, VERSION, Opcode, Query, header_fault, pack_reply, parse_query
 
 Holds = Callable[[bytes], bool | None]
 Ask = Callable[[bytes], Coroutine[Any, Any, bool | None]]
@@ -25,6 +26,12 @@ Rtt = Callable[[bytes], tuple[int, int] | None]
 # a scheme, and then nothing that is not printable: what Squid answers with ERR.  Whether host and port make sense is the
 # lookup's to say (BadUrl)
 _is_url = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+:[!-~\x80-\xff]+").fullmatch
+
+
+_PLAIN_QUERY = struct.Struct(">HHI")  # opcode and version, length, reqnum
+_PLAIN_REPLY = struct.Struct(">BBHI12x")
+_QUERY_AND_VERSION = Opcode.QUERY << 8 | VERSION
+_URL = 24  # where it begins in a query, and how much longer a query is than its URL and NUL
 
 
 class Outcome(IntEnum):
@@ -82,14 +89,15 @@ def reply(
         return _DENIED if may_deny else None
     if query.is_echo:  # its sender takes us for a UDP echo port, whose echo it reads as MISS
         return _MISS
-    if not _is_url(query.url):
-        return _ERR
     if not serving:
-        return _MISS_NOFETCH
+        return _MISS_NOFETCH if _is_url(query.url) else _ERR
     try:
-        answer = _HIT if holds(query.url) else _MISS
+        is_held = holds(query.url)
     except BadUrl:
         return _ERR
+    if not is_held and not _is_url(query.url):  # what is held is one
+        return _ERR
+    answer = _HIT if is_held else _MISS
     if rtt is not None and query.flags & SRC_RTT and (known := rtt(query.url)) is not None:
         return answer._replace(rtt=known)
     return answer
@@ -130,7 +138,9 @@ class Answerer:
         self._ask = ask
         self._rtt = rtt
         self._sources = Sources(allowed, rate_per_s, burst)
+        self._standing = self._sources.standing
         self._denied = DeniedBudget(denied_budget)
+        self._is_simple = ask is None and rtt is None
 
     def counters(self) -> dict[str, int]:
         """Every count by its word: outcomes, and faults as ``bad_<word>``."""
@@ -149,9 +159,40 @@ class Answerer:
             source: The sender's IP address.
             now: Monotonic seconds; milliseconds are exact enough.
         """
-        standing = self._sources.standing(source, now)
+        standing = self._standing(source, now)
         if not standing:
             return self._turn_away(datagram, source, standing is None)
+        if self._is_simple and self.serving and not self._denied.is_used:
+            plain = self._plain(datagram)
+            if plain is not None:
+                return plain
+        return self._slow(datagram, source)
+
+    def _plain(self, datagram: bytes) -> bytes | None:
+        """A sound query in normal times, in one go: 1.0 us instead of 2.0 (2026-11).  None: not that, see ``_slow``."""
+        size = len(datagram)
+        if not _URL < size <= _URL + MAX_URL + 1:
+            return None
+        head, length, reqnum = _PLAIN_QUERY.unpack_from(datagram)
+        if head != _QUERY_AND_VERSION or length != size or not reqnum or datagram.find(0, _URL) != size - 1:
+            return None
+        url = datagram[_URL:-1]
+        try:
+            is_held = self._holds(url)
+        except Exception:  # _slow asks again and knows what to do
+            return None
+        if not is_held and not _is_url(url):
+            return None
+        self.counts[0 if is_held else 1] += 1
+        return _PLAIN_REPLY.pack(2 if is_held else 3, VERSION, size - 4, reqnum) + datagram[_URL:]
+
+    def _slow(self, datagram: bytes, source: str) -> bytes | Coroutine[Any, Any, bytes] | None:
+        """What ``_plain`` leaves; also its twin in tests."""
+        fault = header_fault(datagram)
+        if fault is not None:
+            self.faults[fault.word] += 1
+            self.counts[Outcome.BAD] += 1
+            return None
         try:
             query = parse_query(datagram)
         except BadPacket as problem:

@@ -82,11 +82,7 @@ class DeniedBudget:
         self._budget = budget
         self._max = max_sources
         self._told: dict[str, list[int]] = {}  # DENIED, of these since the last answer, answers
-
-    @property
-    def is_used(self) -> bool:
-        """Whether anybody was ever denied: if not, answers need not be counted."""
-        return bool(self._told)
+        self.is_used = False  # whether anybody was ever denied: if not, answers need not be counted
 
     def may_deny(self, source: str) -> bool:
         """Whether to send one more DENIED; it is counted as sent."""
@@ -95,6 +91,7 @@ class DeniedBudget:
             if len(self._told) >= self._max or not self._budget:
                 return False
             told = self._told[source] = [0, 0, 0]
+            self.is_used = True
         denied, in_a_row, answers = told
         if in_a_row >= self._budget or (denied >= self._budget and denied >= 19 * answers):
             return False

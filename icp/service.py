@@ -6,19 +6,21 @@
 
 Nothing that arrives and nothing that the answering does raises out of here; what could not be done is counted.
 
-The door of asyncio-dgram, and how it is used (measured 2026-11: uvloop 0.23, asyncio-dgram 3.0, Python 3.11, CPU of the
-service per query with 32 under way, no lookup):
+The door of asyncio-dgram, and how it is used (measured 2026-11: uvloop 0.23, asyncio-dgram 3.0, Python 3.11; CPU of the
+service per query, no lookup; with 32 queries under way, and with one):
 
-    recv() and send() per datagram                          6.2-6.7 us
-    recv(), and the socket's own sendto                     4.4-4.6 us   send() looks for an error by raising QueueEmpty
-    as above, but recv() only to wait, then the queue       3.3-3.8 us   this module; recv() does the same
-    no asyncio-dgram: add_reader, recvfrom, sendto          2.9 us       the floor
-    the standard library's event loop: recv() and send()    27-31 us     it allocates 256 KiB for every datagram
-      with transport.max_size = 16384                       13-15 us
+                                                            32 us      1 us
+    recv() and send() per datagram                            6.4      14.5   send() finds no error by raising QueueEmpty
+    recv(), and the socket's own sendto                       4.5
+    the same, but recv() to wait only, then its queue         3.4       8.4
+    the stream's transport handed to our protocol             3.3       4.4   this module
+    no asyncio-dgram: add_reader, recvfrom, sendto            2.9       5.2   the floor
+    the standard library's event loop: recv() and send()       27        37   256 KiB allocated for every datagram
+      the same with transport.max_size = 16384                 14
 
-uvloop reads up to 32 datagrams per wake-up into the stream's queue; the loop below empties that queue before it waits again,
-so the queue never holds more.  The socket is ours: its sendto does not block and does not queue, and a reply that the kernel
-does not take is dropped and counted, since a late reply is worth nothing.
+So asyncio-dgram opens the endpoint, and the datagrams are answered in the protocol's callback: no task to wake up, no queue
+to bound.  uvloop reads up to 32 datagrams per wake-up.  Answers leave by the socket's own sendto, which does not block and does
+not queue: a reply that the kernel does not take is dropped and counted, since a late one is worth nothing.
 
 Left out: what is answered (``answer``, ``answer_htcp``).
 """
@@ -35,6 +37,7 @@ from typing import Any
 import asyncio_dgram
 
 Answer = Callable[[bytes, str, float], bytes | Coroutine[Any, Any, bytes | None] | None]
+Send = Callable[[bytes, Any], int]
 
 MAX_DATAGRAM = 16384  # bytes; Squid's SQUID_UDP_SO_RCVBUF
 # bytes: a burst waits there, at 832 a query, however short (Linux).  Without CAP_NET_ADMIN net.core.rmem_max caps it: Debian's
@@ -63,7 +66,8 @@ class Service:
         self.addresses: list[tuple[str, int]] = []
         self._answer = answer
         self._sockets: list[socket.socket] = []
-        self._readers: set[asyncio.Task[None]] = set()
+        self._streams: list[Any] = []  # of asyncio-dgram
+        self._is_closed = False
         self._pending: set[asyncio.Task[None]] = set()
         self._quiet_until = 0.0
 
@@ -89,8 +93,11 @@ class Service:
 
     def close(self) -> None:
         """Stop at once; answers not yet found out are given up."""
-        for task in (*self._readers, *self._pending):
+        self._is_closed = True
+        for task in self._pending:
             task.cancel()
+        for stream in self._streams:
+            stream.close()
         for sock in self._sockets:
             sock.close()
 
@@ -115,50 +122,11 @@ class Service:
         stream: Any = await asyncio_dgram.from_socket(sock.dup())
         with contextlib.suppress(AttributeError):  # uvloop has no such thing and does not need it
             stream._transport.max_size = MAX_DATAGRAM
+        stream._transport.set_protocol(_Receiver(self, sock.sendto))
+        self._streams.append(stream)
         self.addresses.append(sock.getsockname()[:2])
-        reader = asyncio.get_running_loop().create_task(self._read(stream, sock.sendto))
-        self._readers.add(reader)
-        reader.add_done_callback(self._readers.discard)
 
-    async def _read(self, stream: Any, send: Callable[[bytes, Any], int]) -> None:
-        queue = stream._recvq
-        size, take = queue.qsize, queue.get_nowait
-        clock = asyncio.get_running_loop().time
-        try:
-            while True:
-                try:
-                    datagram, source = await stream.recv()
-                except OSError:  # an ICMP error about one of our replies
-                    self.unsent += 1
-                    continue
-                now = clock()
-                self._handle(datagram, source, now, send)
-                for _ in range(size()):
-                    datagram, source = take()
-                    if datagram is not None:  # None: the transport was closed; recv() will say so
-                        self._handle(datagram, source, now, send)
-        except asyncio_dgram.TransportClosed:
-            pass
-        finally:
-            stream.close()
-
-    def _handle(self, datagram: bytes, source: Any, now: float, send: Callable[[bytes, Any], int]) -> None:
-        self.received += 1
-        try:
-            answer = self._answer(datagram, source[0], now)
-            if answer is None:
-                return
-            if isinstance(answer, bytes):
-                send(answer, source)
-                self.sent += 1
-            else:
-                self._find_out(answer, source, send)
-        except OSError:  # full buffer, no route
-            self.unsent += 1
-        except Exception:
-            self._complain(now)
-
-    def _find_out(self, answer: Coroutine[Any, Any, bytes | None], source: Any, send: Callable[[bytes, Any], int]) -> None:
+    def _find_out(self, answer: Coroutine[Any, Any, bytes | None], source: Any, send: Send) -> None:
         if len(self._pending) >= MAX_PENDING:
             self.overloaded += 1
             answer.close()
@@ -167,9 +135,7 @@ class Service:
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
-    async def _send_later(
-        self, answer: Coroutine[Any, Any, bytes | None], source: Any, send: Callable[[bytes, Any], int]
-    ) -> None:
+    async def _send_later(self, answer: Coroutine[Any, Any, bytes | None], source: Any, send: Send) -> None:
         try:
             datagram = await answer
             if datagram is not None:
@@ -178,11 +144,44 @@ class Service:
         except OSError:
             self.unsent += 1
         except Exception:
-            self._complain(asyncio.get_running_loop().time())
+            self.complain(asyncio.get_running_loop().time())
 
-    def _complain(self, now: float) -> None:
+    def complain(self, now: float) -> None:
         """Inside an except clause: count, and log at most once a minute."""
         self.crashed += 1
         if now >= self._quiet_until:
             self._quiet_until = now + COMPLAIN_EVERY_S
             _log.exception("a datagram could not be answered (%d so far)", self.crashed)
+
+
+class _Receiver(asyncio.DatagramProtocol):
+    """One socket's datagrams, answered as they come."""
+
+    def __init__(self, service: Service, send: Send) -> None:
+        self._service = service
+        self._answer = service._answer
+        self._send = send
+        self._clock = asyncio.get_running_loop().time
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        service = self._service
+        service.received += 1
+        now = self._clock()
+        try:
+            answer = self._answer(data, addr[0], now)
+            if isinstance(answer, bytes):
+                self._send(answer, addr)
+                service.sent += 1
+            elif answer is not None:
+                service._find_out(answer, addr, self._send)
+        except OSError:  # full buffer, no route
+            service.unsent += 1
+        except Exception:
+            service.complain(now)
+
+    def error_received(self, exc: Exception) -> None:
+        self._service.unsent += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._service._is_closed:
+            _log.error("the event loop closed a socket of ours: %s", exc)

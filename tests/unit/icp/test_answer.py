@@ -70,7 +70,7 @@ def test_who_may_not_ask_is_told_so_or_not():
 )
 @pytest.mark.parametrize("serving", [True, False])
 def test_what_is_no_url_is_an_error(url: bytes, serving: bool):
-    assert reply(Query(1, url), nothing, serving=serving) == Reply(Opcode.ERR)
+    assert reply(Query(1, url), lambda url: False, serving=serving) == Reply(Opcode.ERR)
 
 
 @pytest.mark.parametrize("url", [b"http://a", b"urn:x", b"svn+ssh://a/", b"http://a/\xe4\xff", b"HTTP://a/"])
@@ -261,6 +261,27 @@ def test_nobody_is_asked_about_what_is_no_url_or_while_not_serving():
     assert opcode_of(asked.answer(captured("op-decho-query"), "10.0.0.1", 0.0)) is Opcode.MISS
     asked.serving = False
     assert opcode_of(asked.answer(captured("hit-query"), "10.0.0.1", 0.0)) is Opcode.MISS_NOFETCH
+
+
+@given(
+    st.binary(max_size=60) | st.sampled_from([path.read_bytes() for path in sorted(VECTORS.glob("*.bin"))]),
+    st.integers(0, 80),
+    st.binary(max_size=3),
+    st.sampled_from([True, False, None, BadUrl("x"), KeyError("x")]),
+)
+def test_the_short_way_gives_what_the_long_way_gives(data: bytes, at: int, change: bytes, held: object):
+    data = data[:at] + change + data[at + len(change) :]
+    if len(data) > 4:
+        data = data[:2] + len(data).to_bytes(2, "big") + data[4:]
+
+    def lookup(url: bytes) -> bool | None:
+        if isinstance(held, Exception):
+            raise held
+        return held  # type: ignore[return-value]
+
+    short, long = answerer(holds=lookup), answerer(holds=lookup)
+    assert short.answer(data, "10.0.0.1", 0.0) == long._slow(data, "10.0.0.1")
+    assert short.counters() == long.counters()
 
 
 @given(st.binary(max_size=60) | st.binary(max_size=40).map(lambda text: pack_query(9, text.replace(b"\0", b""))))

@@ -16,6 +16,7 @@ from icp.packet import (
     Message,
     Opcode,
     Query,
+    header_fault,
     pack,
     pack_query,
     pack_reply,
@@ -123,6 +124,19 @@ def test_every_truncation_with_a_right_length_field_is_refused(cut: int):
 
 def test_a_query_without_requester_address_ends_before_its_url():
     assert fault_of(b"\1\2\0\x15\0\0\0\1" + bytes(12) + b"\0") is Fault.NO_URL
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_the_quick_look_at_a_header_finds_what_the_reader_finds(name: str):
+    header_faults = {Fault.SHORT, Fault.VERSION, Fault.LENGTH}
+    for cut in range(len(captured(name)) + 1):
+        data = captured(name)[:cut]
+        try:
+            unpack(data)
+            fault = None
+        except BadPacket as problem:
+            fault = problem.fault
+        assert header_fault(data) is (fault if fault in header_faults else None)
 
 
 @pytest.mark.parametrize("more", [b"\0", b"x", b"junk\0"])
