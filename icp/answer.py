@@ -162,7 +162,7 @@ class Answerer:
         standing = self._standing(source, now)
         if not standing:
             return self._turn_away(datagram, source, standing is None)
-        if self._is_simple and self.serving and not self._denied.is_used:
+        if self._is_simple and self.serving and source not in self._denied.told:
             plain = self._plain(datagram)
             if plain is not None:
                 return plain
@@ -190,9 +190,7 @@ class Answerer:
         """What ``_plain`` leaves; also its twin in tests."""
         fault = header_fault(datagram)
         if fault is not None:
-            self.faults[fault.word] += 1
-            self.counts[Outcome.BAD] += 1
-            return None
+            return self._dropped(fault)
         try:
             query = parse_query(datagram)
         except BadPacket as problem:
@@ -225,29 +223,33 @@ class Answerer:
             answer = _MISS
         assert answer is not None  # silence is for those who are turned away
         self.counts[_OUTCOMES[answer.opcode]] += 1
-        if self._denied.is_used and answer is not _ERR:  # a Squid does not count ERR among the replies
+        if answer is not _ERR:  # a Squid does not count ERR among the replies
             self._denied.answered(source)
         return pack_reply(answer.opcode, query.reqnum, query.url, answer.rtt)
 
     def _bad(self, problem: BadPacket) -> bytes | None:
+        if not problem.fault.is_err_due:
+            return self._dropped(problem.fault)
         self.faults[problem.fault.word] += 1
-        if problem.fault.is_err_due:
-            self.counts[Outcome.ERR] += 1
-            return pack_reply(Opcode.ERR, problem.reqnum, b"")
+        self.counts[Outcome.ERR] += 1
+        return pack_reply(Opcode.ERR, problem.reqnum, b"")
+
+    def _dropped(self, fault: Fault) -> None:
+        self.faults[fault.word] += 1
         self.counts[Outcome.BAD] += 1
-        return None
 
     def _turn_away(self, datagram: bytes, source: str, is_limited: bool) -> bytes | None:
         """Somebody who may not ask, or asks too much."""
         if is_limited:
             self.counts[Outcome.LIMITED] += 1
             return None
+        fault = header_fault(datagram)
+        if fault is not None:
+            return self._dropped(fault)
         try:
             query = parse_query(datagram)
         except BadPacket as problem:
-            self.faults[problem.fault.word] += 1
-            self.counts[Outcome.BAD] += 1
-            return None
+            return self._dropped(problem.fault)
         answer = reply(query, self._holds, allowed=False, may_deny=self._denied.may_deny(source))
         if answer is None:
             self.counts[Outcome.REFUSED] += 1

@@ -74,6 +74,8 @@ class DeniedBudget:
     Those who are denied are remembered for good, for a peer's count does not expire; when the table is full, strangers get
     silence at once.
 
+    told: by source, DENIED in all, those since the last answer, answers.  Only for who is in it answers need to be counted.
+
     Args:
         budget: 95: of 101 replies that is 94 %.  0 = never say DENIED.
     """
@@ -81,17 +83,15 @@ class DeniedBudget:
     def __init__(self, budget: int = 95, max_sources: int = MAX_DENIED) -> None:
         self._budget = budget
         self._max = max_sources
-        self._told: dict[str, list[int]] = {}  # DENIED, of these since the last answer, answers
-        self.is_used = False  # whether anybody was ever denied: if not, answers need not be counted
+        self.told: dict[str, list[int]] = {}
 
     def may_deny(self, source: str) -> bool:
         """Whether to send one more DENIED; it is counted as sent."""
-        told = self._told.get(source)
+        told = self.told.get(source)
         if told is None:
-            if len(self._told) >= self._max or not self._budget:
+            if len(self.told) >= self._max or not self._budget:
                 return False
-            told = self._told[source] = [0, 0, 0]
-            self.is_used = True
+            told = self.told[source] = [0, 0, 0]
         denied, in_a_row, answers = told
         if in_a_row >= self._budget or (denied >= self._budget and denied >= 19 * answers):
             return False
@@ -101,7 +101,7 @@ class DeniedBudget:
 
     def answered(self, source: str) -> None:
         """A true answer goes to `source`."""
-        told = self._told.get(source)
+        told = self.told.get(source)
         if told is not None:
             told[1] = 0
             told[2] += 1

@@ -172,6 +172,13 @@ def test_denied_is_said_as_often_as_is_safe_and_then_nothing():
     assert (asked.counts[Outcome.DENIED], asked.counts[Outcome.REFUSED]) == (95, 205)
 
 
+def test_that_somebody_was_denied_does_not_slow_the_others(monkeypatch: pytest.MonkeyPatch):
+    asked = answerer()
+    asked.answer(captured("hit-query"), "192.0.2.1", 0.0)
+    monkeypatch.setattr(asked, "_slow", nothing)
+    assert asked.answer(captured("hit-query"), "10.0.0.1", 0.0) == captured("hit-reply")
+
+
 def test_errors_buy_no_denials():
     asked = answerer(allowed=lambda source: False)
     for _ in range(200):

@@ -69,16 +69,16 @@ def test_the_table_is_bounded_and_the_first_seen_goes():
 
 def test_denied_is_said_95_times():
     budget = DeniedBudget()
-    assert not budget.is_used
+    assert not budget.told
     assert sum(budget.may_deny("a") for _ in range(500)) == 95
-    assert budget.is_used
+    assert budget.told == {"a": [95, 95, 0]}
     assert budget.may_deny("b")
 
 
 def test_budget_0_never_says_denied():
     budget = DeniedBudget(0)
     assert not budget.may_deny("a")
-    assert not budget.is_used
+    assert not budget.told
 
 
 def test_when_the_table_is_full_strangers_get_silence():
@@ -106,7 +106,7 @@ def test_a_child_that_was_restarted_is_not_drowned_on_old_credit():
 def test_answers_to_those_never_denied_are_not_remembered():
     budget = DeniedBudget()
     budget.answered("a")
-    assert not budget.is_used
+    assert not budget.told
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 120)), max_size=30))
