@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from functools import partial
 from typing import NamedTuple
 
 from cachelb.nodes.health import Change, Health
+
+log = logging.getLogger("cachelb.nodes")
 
 # TRACE with Max-Forwards: 0 is answered by the Squid itself (RFC 9110 section 9.3.8): no DNS, no cache, no parent, no
 # hit or miss in its statistics.  Measured on Squid 5.7, 2026-11: 0.12 ms, 404 bytes.  HEAD of the digest or of an icon
@@ -32,6 +35,8 @@ ADDRESSES_PROBED = 4  # of one node, at once: it lives if one of them answers
 PROBES_AT_ONCE = 512  # file descriptors; with 1,000 hung nodes the second half waits one timeout longer
 PAUSE_S = 0.02  # probes that fall due within this time start together
 IDLE_S = 1.0  # how long to sleep at most: a bound on what a missed wake-up could cost
+
+DENIED = ("HTTP status 403", "HTTP status 407")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?: |\r?\n)")
 # errors that say something about this machine and nothing about the node
@@ -170,6 +175,7 @@ class Prober:
         self._woken = asyncio.Event()
         self._free = asyncio.Semaphore(PROBES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._denying: set[str] = set()  # nodes that live, but deny us
 
     def wake(self) -> None:
         """Look again now what is due: nodes were added, or traffic made one suspect."""
@@ -231,7 +237,17 @@ class Prober:
         changes = self._health.observe_probe(name, outcome.ok, _with_rtt(outcome), now)
         if changes:
             self._on_change(changes)
+        self._tell_of_denial(name, outcome)
         self.wake()
+
+    def _tell_of_denial(self, name: str, outcome: ProbeResult) -> None:
+        """Once: where its clients are allowed by X-Forwarded-For such a node is of use, where not they get its 403."""
+        if outcome.detail not in DENIED:
+            self._denying.discard(name)
+        elif name not in self._denying:
+            self._denying.add(name)
+            text = "node %s denies probes (%s) and may deny clients: its squid.conf needs http_access allow for the director"
+            log.warning(text, name, outcome.detail)
 
 
 def _with_rtt(outcome: ProbeResult) -> str:

@@ -253,6 +253,20 @@ def test_the_prober_sees_nodes_hang_die_and_return(run: Run, until: Until, monke
     run(main())
 
 
+def test_a_node_that_denies_the_director_is_told_of_once(run: Run, until: Until, caplog: pytest.LogCaptureFixture):
+    async def main() -> None:
+        node = await Node([b"HTTP/1.1 403 Forbidden\r\n\r\n"]).start()
+        it = Watched({"a": node})
+        await until(lambda: len(node.requests) >= 3)
+        assert it.up() == {"a"}
+        await it.stop()
+        node.stop()
+
+    run(main())
+    (record,) = caplog.records
+    assert record.getMessage().startswith("node a denies probes (HTTP status 403) and may deny clients: ")
+
+
 def test_a_wake_is_answered_long_before_the_interval_is_over(run: Run, until: Until):
     async def main() -> None:
         node = await Node([OK]).start()
