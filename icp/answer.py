@@ -190,7 +190,8 @@ class Answerer:
         """What ``_plain`` leaves; also its twin in tests."""
         fault = header_fault(datagram)
         if fault is not None:
-            return self._dropped(fault)
+            self._dropped(fault)
+            return None
         try:
             query = parse_query(datagram)
         except BadPacket as problem:
@@ -229,7 +230,8 @@ class Answerer:
 
     def _bad(self, problem: BadPacket) -> bytes | None:
         if not problem.fault.is_err_due:
-            return self._dropped(problem.fault)
+            self._dropped(problem.fault)
+            return None
         self.faults[problem.fault.word] += 1
         self.counts[Outcome.ERR] += 1
         return pack_reply(Opcode.ERR, problem.reqnum, b"")
@@ -245,11 +247,13 @@ class Answerer:
             return None
         fault = header_fault(datagram)
         if fault is not None:
-            return self._dropped(fault)
+            self._dropped(fault)
+            return None
         try:
             query = parse_query(datagram)
         except BadPacket as problem:
-            return self._dropped(problem.fault)
+            self._dropped(problem.fault)
+            return None
         answer = reply(query, self._holds, allowed=False, may_deny=self._denied.may_deny(source))
         if answer is None:
             self.counts[Outcome.REFUSED] += 1
