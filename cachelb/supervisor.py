@@ -163,6 +163,11 @@ class Supervisor:
             )
         self._serves = serves
 
+    def wanted_epoch(self) -> int:
+        """The epoch of the Snapshot in which all that is known now will be: a worker that has it is up to date."""
+        behind = self.workers is not None and (self._publishing is not None or self.health.version != self._version)
+        return self.epoch + behind
+
     def publish(self) -> None:
         """Send what is true now to all workers: at once, or soon when that was done just now."""
         if self._publishing is None:

@@ -86,7 +86,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         "version": __version__,
         "state": supervisor.state,
         "uptime_s": round(time.time() - supervisor.started_at, 1),
-        "epoch": supervisor.epoch,
+        "epoch": supervisor.wanted_epoch(),
         "reloads": supervisor.reloads,
         "workers": [{"number": w.number, "pid": w.pid, "epoch": w.epoch, "restarts": w.restarts} for w in workers],
         "farm": read_farm(blocks),
