@@ -39,13 +39,13 @@ TRAILER_BYTES = 16384
 
 # As in the RFC, less its bad blanks.  What a node cannot read it drops without an answer, which looks like a dying node.
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+'
-_ONE_EXTENSION = rb";[\t ]*+" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb'"))?+(?=[;\r]|\Z)'
-_EXTENSION = rb"((?:" + _ONE_EXTENSION + rb")*+)"
-_EXTENSION_START = _EXTENSION + rb"(?:;[\t ]*+(?:" + TOKEN + rb"++(?:=(?:" + _QUOTED + rb"\\?+)?+)?+)?+|\r)?+"
+_ONE_EXTENSION = rb";[\t ]*+" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb'"))?(?=[;\r]|\Z)'
+_EXTENSION = rb"((?:" + _ONE_EXTENSION + rb")*)"
+_EXTENSION_START = _EXTENSION + rb"(?:;[\t ]*+(?:" + TOKEN + rb"++(?:=(?:" + _QUOTED + rb"\\?+)?)?)?|\r)?"
 _first_size = re.compile(rb"([0-9A-Fa-f]{1,16}+)" + _EXTENSION + rb"\r\n").match
 _next_size = re.compile(rb"\r\n([0-9A-Fa-f]{1,16}+)" + _EXTENSION + rb"\r\n").match
-_first_start = re.compile(rb"(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION_START + rb")?+").fullmatch
-_next_start = re.compile(rb"\r?+|\r\n(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION_START + rb")?+").fullmatch
+_first_start = re.compile(rb"(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION_START + rb")?").fullmatch
+_next_start = re.compile(rb"\r?+|\r\n(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION_START + rb")?").fullmatch
 # Fields that frame, route or guard may not come late (RFC 9110, section 6.5.1): another reader might merge them.
 _trailer_line = re.compile(
     rb"(?!(?i:content-length|transfer-encoding|host|connection|te|trailer|upgrade|expect|authorization"

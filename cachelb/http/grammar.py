@@ -15,7 +15,7 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 FIELD = TOKEN + rb"++:" + VALUE + rb"\r\n"
 # What the unfinished last line of a valid head may look like.
-FIELD_START = rb"(?:" + TOKEN + rb"++(?::" + VALUE + rb"\r?+)?+|\r)?+"
+FIELD_START = rb"(?:" + TOKEN + rb"++(?::" + VALUE + rb"\r?+)?|\r)?"
 
 # Fields that a Connection option must not be able to take away: they frame, route, identify or guard the message, and
 # stripping them at one hop only is an attack ("hop-by-hop abuse"), never a need (RFC 9110, section 7.6.1).
@@ -30,7 +30,7 @@ HOP_BY_HOP = frozenset(b"connection proxy-connection keep-alive te upgrade trans
 # The largest length that fits a signed 64-bit offset, as in Squid, nginx and the kernel.
 MAX_LENGTH = 2**63 - 1
 
-_ELEMENT = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+(?:"|\Z))++', re.DOTALL)
+_ELEMENT = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*(?:"|\Z))+', re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,19}+")
 
 

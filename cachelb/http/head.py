@@ -24,14 +24,14 @@ _TARGET = rb"[\x21-\x7e\x80-\xff]"
 _LINE = rb"(" + TOKEN + rb"++) (" + _TARGET + rb"++) HTTP/1\.([0-9])\r\n"
 
 # One possessive pattern over the whole head: 1.4 us for 396 bytes (2026-11); find() + split() + a loop took 2.2 us.
-_head = re.compile(rb"(?:\r\n){0,2}+" + _LINE + rb"((?:" + FIELD + rb")*+)\r\n").match
+_head = re.compile(rb"(?:\r\n){0,2}+" + _LINE + rb"((?:" + FIELD + rb")*+)(?<=\r\n)\r\n").match
 _line = re.compile(_LINE).match
 _lines = re.compile(rb"(?:" + FIELD + rb")*+").match
 _version = re.compile(rb"[^\r\n]* HTTP/([0-9]{1,3})(?:\.[0-9]{1,3})?\r\n").match
 # What an unfinished first line, and an unfinished last line, may look like.
-_VERSION_START = rb"(?:HTTP/(?:[0-9][0-9.]{0,6}+\r?+)?+|HTTP|HTT|HT|H)?+"  # the longest first: nothing is tried twice
+_VERSION_START = rb"(?:HTTP/(?:[0-9][0-9.]{0,6}+\r?+)?|HTTP|HTT|HT|H)?"  # the longest first: nothing is tried twice
 _line_start = re.compile(
-    rb"(?:" + TOKEN + rb"++(?: (?:" + _TARGET + rb"++(?: " + _VERSION_START + rb")?+)?+)?+)?+"
+    rb"(?:" + TOKEN + rb"++(?: (?:" + _TARGET + rb"++(?: " + _VERSION_START + rb")?)?)?)?"
 ).fullmatch
 _field_start = re.compile(FIELD_START).fullmatch
 

@@ -27,7 +27,7 @@ from cachelb.http.grammar import (
     split_list,
 )
 
-_STATUS = rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])((?: " + VALUE + rb")?+)\r\n"
+_STATUS = rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])((?: " + VALUE + rb")?)\r\n"
 _SPECIAL = (
     rb"(?i:c(?:onnection|ontent-length|ontent-type|ache-control|ache-status)|t(?:ransfer-encoding|e)|keep-alive"
     rb"|proxy-connection|upgrade|vary|expires|x-(?:cache|squid-error)):"
@@ -38,6 +38,8 @@ _SPECIAL = (
 # Trap: a group that begins before its branch has proved to be the one is left with a wrong start when the branch fails
 # (CPython 3.11.7, "span of capturing group is wrong"), so every group stands behind the field's name and colon, where
 # failing means that the whole pattern fails.
+# Trap: before CPython 3.11.5 (gh-106052) a possessive group whose last round fails half-way does not go back to where that
+# round began.  So the end asks for the end of a line before it, and possessive groups elsewhere cannot fail half-way.
 _fast_head = re.compile(
     _STATUS  # groups 1 minor version, 2 status, 3 reason
     + rb"(?:"
@@ -57,12 +59,12 @@ _fast_head = re.compile(
             rb"(?!" + _SPECIAL + rb")" + TOKEN + rb"++:" + VALUE + rb"\r\n",
         ]
     )
-    + rb")*+\r\n"
+    + rb")*+(?<=\r\n)\r\n"
 ).match
-_any_head = re.compile(_STATUS + rb"((?:" + FIELD + rb")*+)\r\n").match
+_any_head = re.compile(_STATUS + rb"((?:" + FIELD + rb")*+)(?<=\r\n)\r\n").match
 _status_line = re.compile(_STATUS).match
 _lines = re.compile(rb"(?:" + FIELD + rb")*+").match
-_STATUS_START = rb"(?: (?:[1-9](?:[0-9](?:[0-9](?: " + VALUE + rb")?+\r?+)?+)?+)?+)?+"
+_STATUS_START = rb"(?: (?:[1-9](?:[0-9](?:[0-9](?: " + VALUE + rb")?\r?+)?)?)?)?"
 _status_start = re.compile(rb"|H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9]" + _STATUS_START).fullmatch
 _field_start = re.compile(FIELD_START).fullmatch
 
