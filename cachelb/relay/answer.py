@@ -89,7 +89,8 @@ class Answer(Attempts):
         if 0 <= length <= have and self.upload is None:
             # The usual case: the whole answer is here.
             self.reusable = head.keep_alive and have == length
-            self._whole_answer(head, memoryview(data)[size : size + length])
+            short = length <= JOIN_BYTES
+            self._whole_answer(head, data[size : size + length] if short else memoryview(data)[size : size + length])
         else:
             self._long_answer(link, head, length, memoryview(data)[size:])
 
@@ -110,14 +111,14 @@ class Answer(Attempts):
         elif head.uncacheable or learned.size or learned.runs:
             engine.observe(self, head)
 
-    def _whole_answer(self, head: ResponseHead, body: memoryview) -> None:
+    def _whole_answer(self, head: ResponseHead, body: bytes | memoryview) -> None:
         """Answer with a body that is here as a whole: one send."""
         start = head.head + self.engine.tails[self.keep * 2 + (head.chunked and self.line.minor)]
         self.answered = True
         self.bytes_out = len(start) + len(body)
         try:
-            if len(body) <= JOIN_BYTES:
-                sent = self.client.send(b"".join((start, body)))
+            if isinstance(body, bytes):
+                sent = self.client.send(start + body)
             else:
                 sent = self.client.send_parts((start, body))
         except OSError:

@@ -16,6 +16,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cachelb.config import Config
@@ -50,6 +51,21 @@ MEMO_BLOCKS = 4096
 # As how many entries longer ones count, for a plan holds some four copies of what it was made from.  With unique lines and
 # blocks of the worst length a worker grows by 100 MiB, without this by 255 (2026-11).
 LINE_UNIT_BYTES, BLOCK_UNIT_BYTES = 192, 768
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The ``[timeouts]`` section, for the relay: an attribute of a pydantic model takes 56 ns to read, of this 21 (2026-11)."""
+
+    head_s: float
+    connect_s: float
+    first_byte_s: float
+    idle_body_s: float
+    keep_alive_s: float
+    node_keep_alive_s: float
+    tunnel_idle_s: float
+    tunnel_total_s: float
+    drain_s: float
 
 
 class Engine:
@@ -167,7 +183,7 @@ class Engine:
     def _configure(self, config: Config) -> None:
         limits, bypass = config.limits, config.bypass
         self.config = config
-        self.timeouts = config.timeouts
+        self.timeouts = Timeouts(**config.timeouts.model_dump())
         self.limits = Limits(limits.head_bytes, limits.url_bytes, limits.fields)
         self._plan_settings = plan_settings(config)
         self.via_line = f"Via: 1.1 {config.relay.via} (cachelb)\r\n".encode("latin-1")
