@@ -44,7 +44,7 @@ class Client(End):
     """A client connection and its current exchange."""
 
     __slots__ = (
-        "begun", "deadline", "denied", "engine", "eof", "exchange", "inbuf", "ip", "ip_bytes", "lingered", "served", "state",
+        "begun", "deadline", "denied", "engine", "eof", "exchange", "inbuf", "ip", "ip_bytes", "lingered", "state",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, sock: socket.socket, ip: str, denied: bool) -> None:
@@ -57,7 +57,6 @@ class Client(End):
         self.state = READING
         self.eof = False
         self.begun = False  # part of a head is in inbuf
-        self.served = 0
         self.lingered = 0
         self.deadline = engine.now + engine.timeouts.keep_alive_s
         self.exchange = Exchange(self, engine)
