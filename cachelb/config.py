@@ -68,6 +68,8 @@ class ListenConfig(Section):
     htcp: Addresses = ()  # udp
     store_log: Addresses = ()  # udp; where the nodes' cache_store_log feeds go
     admin: Addresses = (Address("127.0.0.1", 3180),)  # never the world by default: it steers the farm
+    # host names of this director besides the system's own: which absolute URLs of internal pages (the digest) mean us
+    names: tuple[Annotated[str, BeforeValidator(check_host)], ...] = ()
 
 
 class AccessConfig(Section):
@@ -81,6 +83,7 @@ class AccessConfig(Section):
             "::1/128", "fc00::/7", "fe80::/10",
         )
     )  # fmt: skip
+    purge: tuple[Network, ...] = ()  # who may have URLs forgotten (PURGE, HTCP CLR): nobody, for it empties caches
     connect_ports: Ports = (443, 563)  # what CONNECT may ask for: Squid's SSL_ports
     safe_ports: Ports = (80, 443, 21, 70, 210, 280, 488, 591, 777, "1025-65535")  # origins' ports: Squid's Safe_ports
 
@@ -147,17 +150,28 @@ class HealthConfig(Section):
 
 
 class IcpConfig(Section):
-    """The ICP service (a later version)."""
+    """What peers are answered by ICP, and by HTCP where [listen] has it."""
 
     allow: tuple[Network, ...] | None = None  # None: as [access] allow
-    mode: Literal["index", "forward"] = "index"
+    mode: Literal["index", "forward"] = "index"  # from memory, or by asking the owner each time
+    rate_per_s: Annotated[int, Field(ge=0, le=10_000_000)] = 20_000  # queries of one source; 0: no limit. A busy Squid has 5,000
+
+
+class IndexConfig(Section):
+    """What the director knows of what the farm holds: ICP, HTCP and the digest answer from it."""
+
+    keys: Annotated[int, Field(ge=1000, le=100_000_000)] = 5_000_000  # objects times nodes; 36 bytes each
+    state: Annotated[str, BeforeValidator(check_path)] = ""  # directory; "": systemd's StateDirectory, or not kept
+    save_s: Seconds = 300.0  # between savings: what is lost with the machine
+    node_digests: bool = True  # fetch the nodes' digests, to find out what they have dropped
 
 
 class DigestConfig(Section):
-    """The farm's cache digest (a later version)."""
+    """The farm's cache digest."""
 
     bits_per_entry: Annotated[int, Field(ge=1, le=127)] = 8  # Squid has 5, and takes up to 127 from others
-    rebuild_s: Seconds = 300.0  # Squid rebuilds hourly
+    rebuild_s: Annotated[float, Field(ge=1, le=WEEK_S, allow_inf_nan=False)] = 300.0  # Squid rebuilds hourly
+    pause_s: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 0.15  # before the mask: Squid's bug 5510; 0: none
 
 
 class BypassConfig(Section):
@@ -213,6 +227,7 @@ class Config(Section):
     hash: HashConfig = HashConfig()
     health: HealthConfig = HealthConfig()
     icp: IcpConfig = IcpConfig()
+    index: IndexConfig = IndexConfig()
     digest: DigestConfig = DigestConfig()
     bypass: BypassConfig = BypassConfig()
     resolver: ResolverConfig = ResolverConfig()

@@ -247,18 +247,8 @@ def summary(config: Config) -> str:
 
 
 def warnings(config: Config) -> list[str]:
-    """What is allowed but probably not meant, or not served yet: one sentence each."""
-    return [*_later(config), *_doubtful(config)]
-
-
-def _later(config: Config) -> Iterator[str]:
-    for key in ("icp", "htcp", "store_log"):
-        if getattr(config.listen, key):
-            yield f"listen.{key}: this version does not serve it yet; nothing listens there"
-    for key in ("icp", "digest"):
-        section = getattr(config, key)
-        if section != type(section)():
-            yield f"[{key}]: this version does not serve it yet; the section has no effect"
+    """What is allowed but probably not meant: one sentence each."""
+    return [*_doubtful(config), *_peers(config)]
 
 
 def _doubtful(config: Config) -> Iterator[str]:
@@ -279,3 +269,20 @@ def _doubtful(config: Config) -> Iterator[str]:
             f"timeouts.node_keep_alive_s is {config.timeouts.node_keep_alive_s:g}: a Squid closes idle connections "
             f"after {_SQUID_KEEPS_S:g} s, so some will die just when they are used"
         )
+
+
+def _peers(config: Config) -> Iterator[str]:
+    """About ICP, HTCP, the store logs and purges."""
+    for network in config.access.purge:
+        if network.prefixlen == 0:
+            yield f"access.purge has {network}: the whole world may empty the caches"
+    if config.icp.mode == "forward":
+        for node in config.node:
+            if not node.icp_port:
+                yield f"icp.mode is forward, but {node.name} speaks no ICP (icp_port is 0): its URLs are answered from the index"
+    if config.listen.store_log:
+        by_host: dict[str, str] = {}
+        for node in config.node:
+            other = by_host.setdefault(node.host, node.name)
+            if other != node.name:
+                yield f"{other} and {node.name} are both at {node.host}: their store logs cannot be told apart, and are not used"

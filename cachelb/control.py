@@ -5,7 +5,8 @@ Each is a length (4 bytes, network order, of what follows), a kind (1 byte) and 
     supervisor -> worker    SNAPSHOT  a packed Snapshot         worker -> supervisor    APPLIED  the epoch, in digits
                             LESSONS   what another one learned                          LESSONS  what this one learned
                             REOPEN    logs were rotated                                 DRAINED  exchanges cut, in digits
-                            DRAIN     seconds, in digits
+                            DRAIN     seconds, in digits                                SEEN     what nodes have stored
+                            PURGED    what became of a purge                            PURGE    a client wants a URL purged
 """
 
 from __future__ import annotations
@@ -13,14 +14,48 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from typing import NamedTuple
 
 from cachelb.routing.learned import Lesson
 
 SNAPSHOT, LESSONS, REOPEN, DRAIN, APPLIED, DRAINED = b"S", b"L", b"R", b"D", b"A", b"X"
+SEEN, PURGE, PURGED = b"H", b"P", b"Q"
 
 MESSAGE_BYTES = 16 << 20  # a Snapshot of 2,000 nodes has about 300 KiB
 
 _HEAD = struct.Struct("!Ic")
+_SEEN = struct.Struct("!HIH")
+_NUMBER = struct.Struct("!QI")
+
+
+class Seen(NamedTuple):
+    """What an answer told about a node's store.
+
+    slot: the node's, see ``counters``; url: canonical.
+    expires: wall clock, whole seconds: it has the URL, fresh until then; 0: it does not have it.
+    """
+
+    slot: int
+    expires: int
+    url: bytes
+
+
+class Purge(NamedTuple):
+    """A client's PURGE.  number: the worker's, for the answer.  fields: its field lines that matter, each with CRLF."""
+
+    number: int
+    url: bytes
+    fields: bytes
+
+
+class Purged(NamedTuple):
+    """What became of a purge: how many nodes were asked, have confirmed, and had the URL; problems: one sentence each."""
+
+    number: int
+    asked: int
+    confirmed: int
+    found: int
+    problems: tuple[str, ...] = ()
 
 
 def pack(kind: bytes, payload: bytes = b"") -> bytes:
@@ -48,3 +83,43 @@ def pack_lessons(lessons: list[Lesson]) -> bytes:
 def unpack_lessons(payload: bytes) -> list[Lesson]:
     """Read what ``pack_lessons`` wrote."""
     return [Lesson(kind, key.encode("latin-1"), why, expires) for kind, key, why, expires in json.loads(payload)]
+
+
+def pack_seen(seen: list[Seen]) -> bytes:
+    """What a worker saw, as the payload of a message.  URLs have at most 65,535 bytes."""
+    return b"".join([_SEEN.pack(slot, expires, len(url)) + url for slot, expires, url in seen])
+
+
+def unpack_seen(payload: bytes) -> list[Seen]:
+    """Read what ``pack_seen`` wrote."""
+    seen = []
+    at = 0
+    while at < len(payload):
+        slot, expires, size = _SEEN.unpack_from(payload, at)
+        at += _SEEN.size
+        seen.append(Seen(slot, expires, payload[at : at + size]))
+        at += size
+    return seen
+
+
+def pack_purge(purge: Purge) -> bytes:
+    """A purge as the payload of a message."""
+    return _NUMBER.pack(purge.number, len(purge.url)) + purge.url + purge.fields
+
+
+def unpack_purge(payload: bytes) -> Purge:
+    """Read what ``pack_purge`` wrote."""
+    number, size = _NUMBER.unpack_from(payload)
+    at = _NUMBER.size + size
+    return Purge(number, payload[_NUMBER.size : at], payload[at:])
+
+
+def pack_purged(purged: Purged) -> bytes:
+    """What became of a purge, as the payload of a message."""
+    return json.dumps(purged).encode()
+
+
+def unpack_purged(payload: bytes) -> Purged:
+    """Read what ``pack_purged`` wrote."""
+    number, asked, confirmed, found, problems = json.loads(payload)
+    return Purged(number, asked, confirmed, found, tuple(problems))

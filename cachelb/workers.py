@@ -13,6 +13,7 @@ import mmap
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 from cachelb import control
 from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, forget_gauges, node_offset
@@ -132,14 +133,28 @@ class Worker:
             for other in self.pool.workers:
                 if other is not self:
                     other.send(control.LESSONS, payload)
+        elif self.pool.heard is not None:
+            self.pool.heard(self, kind, payload)
 
 
 class Workers:
     """All workers of a director."""
 
-    def __init__(self, listeners: list[list[socket.socket]], snapshot: bytes) -> None:
-        """Args: listeners: for each worker its sockets; snapshot: what they begin with."""
+    def __init__(
+        self,
+        listeners: list[list[socket.socket]],
+        snapshot: bytes,
+        heard: Callable[[Worker, bytes, bytes], None] | None = None,
+    ) -> None:
+        """Begin with none running.
+
+        Args:
+            listeners: For each worker its sockets.
+            snapshot: What they begin with.
+            heard: Is given the messages that are not about workers: from whom, kind and payload.
+        """
         self.snapshot = snapshot
+        self.heard = heard
         self.stopping = asyncio.Event()
         self.last_word = b"0"
         self.workers = [Worker(i + 1, sockets, self) for i, sockets in enumerate(listeners)]

@@ -34,9 +34,9 @@ def test_check_prints_what_is_in_effect(file: Path, capsys: pytest.CaptureFixtur
 
 
 def test_check_prints_warnings_apart(file: Path, capsys: pytest.CaptureFixture[str]):
-    file.write_text("[listen]\nicp = '127.0.0.1:3130'\n" + NODE)
+    file.write_text("[access]\npurge = ['0.0.0.0/0']\n" + NODE)
     assert main(["check", "-c", str(file)]) == 0
-    assert capsys.readouterr().err.startswith("cachelb: warning: listen.icp: ")
+    assert capsys.readouterr().err.startswith("cachelb: warning: access.purge ")
 
 
 def test_check_tells_all_problems_and_ends_with_1(file: Path, capsys: pytest.CaptureFixture[str]):

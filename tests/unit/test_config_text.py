@@ -135,15 +135,17 @@ NODE = '[[node]]\nname = "a"\nhost = "10.0.0.1"\n'
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[listen]\nicp = '0.0.0.0:3130'\n", "listen.icp: this version does not serve it yet"),
-        ("[listen]\nstore_log = '0.0.0.0:3130'\n", "listen.store_log: this version"),
-        ("[icp]\nmode = 'forward'\n", "[icp]: this version does not serve it yet"),
-        ("[digest]\nrebuild_s = 1\n", "[digest]: this version"),
+        ("[access]\npurge = ['0.0.0.0/0']\n", "access.purge has 0.0.0.0/0: the whole world may empty the caches"),
         ("[access]\nallow = []\n", "every client will be refused"),
         ("[access]\nallow = ['::/0']\n", "access.allow has ::/0: the whole world"),
         ("[bypass]\nallow_private = true\n", "bypass.allow_private: clients can reach"),
         ("[listen]\nadmin = '0.0.0.0:3180'\n", "listen.admin is 0.0.0.0:3180"),
         ("[timeouts]\nnode_keep_alive_s = 120\n", "node_keep_alive_s is 120"),
+        ("[icp]\nmode = 'forward'\n[[node]]\nname = 'b'\nhost = '10.0.0.2'\nicp_port = 0\n", "but b speaks no ICP"),
+        (
+            "[listen]\nstore_log = '0.0.0.0:3131'\n[[node]]\nname = 'b'\nhost = '10.0.0.1'\nhttp_port = 3129\n",
+            "b and a are both at 10.0.0.1: their store logs cannot be told apart",
+        ),
     ],
 )
 def test_what_is_probably_not_meant_is_said(text: str, words: str):

@@ -59,6 +59,24 @@ def test_lessons_survive(lessons):
     assert control.unpack_lessons(control.pack_lessons(lessons)) == lessons
 
 
+seen = st.builds(control.Seen, st.integers(0, 65535), st.integers(0, 2**32 - 1), st.binary(max_size=300))
+
+
+@given(st.lists(seen, max_size=10))
+def test_what_was_seen_survives(seen):
+    assert control.unpack_seen(control.pack_seen(seen)) == seen
+
+
+@given(st.builds(control.Purge, st.integers(0, 2**64 - 1), st.binary(max_size=300), st.binary(max_size=300)))
+def test_a_purge_survives(purge):
+    assert control.unpack_purge(control.pack_purge(purge)) == purge
+
+
+def test_what_became_of_a_purge_survives():
+    purged = control.Purged(7, 3, 2, 1, ("cache3: no answer",))
+    assert control.unpack_purged(control.pack_purged(purged)) == purged
+
+
 def test_the_largest_message_arrives_and_one_that_nobody_would_read_is_not_made():
     payload = bytes(control.MESSAGE_BYTES - 1)
     assert read_all(control.pack(control.SNAPSHOT, payload)) == [(control.SNAPSHOT, payload)]
