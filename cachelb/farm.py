@@ -85,5 +85,5 @@ class Farm:
                     state, share = "dead", 0.0
                 elif known is not None:
                     share = known.share
-            views.append(NodeView(name, self.slots[name], where, node.http_port, float(node.weight), state, share))
+            views.append(NodeView(name, self.slots[name], where, node.http_port, float(node.weight), state, share, node.icp_port))
         return tuple(views)

@@ -25,6 +25,7 @@ class NodeView:
     addresses: IP literals in the order to try, never empty for a usable node; port: its HTTP port.
     weight: its share of the ring relative to the others; state: up, drain, down or dead.
     share: the part of its own keys that it takes, 0 to 1: below 1 while it returns slowly.
+    icp_port: where it answers ICP; 0: it does not.
     """
 
     name: str
@@ -34,6 +35,7 @@ class NodeView:
     weight: float
     state: NodeState
     share: float = 1.0
+    icp_port: int = 0
 
 
 _NODE_FIELDS = [field.name for field in fields(NodeView)]
