@@ -13,7 +13,7 @@ from cachelb.counters import NODE_INDEX, node_offset
 from cachelb.relay.upstream import Target
 from cachelb.routing.ring import Member
 from cachelb.routing.route import admission
-from cachelb.routing.table import Table, make_table
+from cachelb.routing.table import LatestTable, Table
 
 if TYPE_CHECKING:
     from cachelb.config import Config
@@ -40,7 +40,7 @@ class Fleet:
         self.in_service: tuple[Target, ...] = ()
         self._by_name: dict[str, Target] = {}
         self._leaving: dict[int, Target] = {}  # by slot: removed, but with requests under way that are still counted
-        self._made_of: object = None
+        self._latest = LatestTable()
         self._turn = 0
 
     def place(self, snapshot: Snapshot, config: Config) -> set[Target]:
@@ -50,10 +50,7 @@ class Fleet:
             ValueError: They cannot make a table; nothing has changed.
         """
         members = [Member(view.name, view.weight) for view in snapshot.nodes]
-        made_of = (config.hash.algorithm, tuple(members))
-        if made_of != self._made_of:
-            self.table = make_table(config.hash.algorithm, members) if members else None
-            self._made_of = made_of
+        self.table = self._latest.renew(config.hash.algorithm, members)
         before = self._by_name
         self._by_name = {}
         died: set[Target] = set()

@@ -46,3 +46,23 @@ def make_table(algorithm: str, members: Sequence[Member]) -> Table:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {algorithm!r}; there are {', '.join(ALGORITHMS)}")
     return ALGORITHMS[algorithm].build(members)
+
+
+class LatestTable:
+    """The table of the latest members: made anew only when the algorithm, or a member's name, weight or place changes."""
+
+    def __init__(self) -> None:
+        self.table: Table | None = None
+        self._made_of: tuple[str, tuple[Member, ...]] | None = None
+
+    def renew(self, algorithm: str, members: Sequence[Member]) -> Table | None:
+        """The table of ``members``; None if there are none.
+
+        Raises:
+            ValueError: As ``make_table``; nothing has changed.
+        """
+        made_of = (algorithm, tuple(members))
+        if made_of != self._made_of:
+            self.table = make_table(algorithm, members) if members else None
+            self._made_of = made_of
+        return self.table

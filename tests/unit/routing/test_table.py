@@ -6,7 +6,7 @@ import pytest
 
 from cachelb.routing.carp import Carp
 from cachelb.routing.ring import Member, Ring
-from cachelb.routing.table import ALGORITHMS, make_table
+from cachelb.routing.table import ALGORITHMS, LatestTable, make_table
 
 MEMBERS = [Member("a", 1), Member("b", 2)]
 
@@ -35,3 +35,24 @@ def test_all_tables_answer_alike(name: str) -> None:
 
 def test_two_algorithms_never_have_one_fingerprint() -> None:
     assert len({make_table(name, MEMBERS).digest() for name in ALGORITHMS}) == len(ALGORITHMS)
+
+
+def test_the_latest_table_is_made_anew_only_when_it_must() -> None:
+    latest = LatestTable()
+    first = latest.renew("ring", MEMBERS)
+    assert first is not None
+    assert latest.renew("ring", list(MEMBERS)) is first
+    for algorithm, members in (("carp", MEMBERS), ("ring", MEMBERS[::-1]), ("ring", [Member("a", 2), Member("b", 2)])):
+        other = latest.renew(algorithm, members)
+        assert other is latest.table
+        assert other is not first
+    assert latest.renew("ring", []) is None
+
+
+def test_members_that_make_no_table_leave_the_latest_one() -> None:
+    latest = LatestTable()
+    first = latest.renew("ring", MEMBERS)
+    with pytest.raises(ValueError, match="same name"):
+        latest.renew("ring", [MEMBERS[0], MEMBERS[0]])
+    assert latest.table is first
+    assert latest.renew("ring", MEMBERS) is first

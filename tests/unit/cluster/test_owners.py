@@ -1,0 +1,92 @@
+"""``Owners`` says in slots what the relay's own fleet and route say in places."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachelb.cluster.owners import Owners
+from cachelb.config import Config
+from cachelb.counters import BLOCK_BYTES
+from cachelb.relay.fleet import Fleet
+from cachelb.routing.route import NodeState, live_owners
+from cachelb.snapshot import NodeView, Snapshot
+
+URLS = [b"http://a.com/%d" % number for number in range(50)]
+
+
+def view(name: str, slot: int, state: NodeState = "up", share: float = 1.0, weight: float = 1.0) -> NodeView:
+    return NodeView(name, slot, ("127.0.0.1",), 3128, weight, state, share)
+
+
+def farm(*states: NodeState) -> list[NodeView]:
+    """Nodes whose slots are not their places."""
+    return [view(f"cache{number}", 7 - number, state) for number, state in enumerate(states)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["up", "drain", "down", "dead"]), st.floats(0, 1), st.sampled_from([0, 1, 2])), max_size=8
+    ),
+    st.sampled_from(["ring", "carp"]),
+    st.integers(1, 4),
+)
+def test_they_are_the_nodes_that_the_relay_tries(nodes, algorithm: str, count: int):
+    views = [view(f"cache{number}", 100 - number, *node) for number, node in enumerate(nodes)]
+    fleet = Fleet(memoryview(bytearray(BLOCK_BYTES)).cast("Q"))
+    fleet.place(Snapshot(1, "", tuple(views)), Config.model_validate({"hash": {"algorithm": algorithm}}))
+    owners = Owners(algorithm)
+    owners.place(views)
+    for url in URLS[:10]:
+        tried = live_owners(fleet.table, url, fleet.admits, count) if fleet.table else ()
+        assert owners.owners(url, count) == tuple(fleet.targets[at].slot for at in tried)
+
+
+def test_before_there_are_nodes_there_is_no_owner():
+    owners = Owners()
+    assert owners.owners(URLS[0], 3) == owners.all_owners(URLS[0], 3) == ()
+    owners.place(farm("up"))
+    owners.place([])
+    assert owners.owners(URLS[0], 3) == owners.all_owners(URLS[0], 3) == ()
+
+
+def test_all_owners_are_the_same_whatever_became_of_the_nodes():
+    owners = Owners()
+    owners.place(farm("up", "up", "up", "up", "up"))
+    before = [owners.owners(url, 3) for url in URLS]
+    assert [owners.all_owners(url, 3) for url in URLS] == before
+    owners.place(farm("dead", "down", "drain", "up", "dead"))
+    assert [owners.all_owners(url, 3) for url in URLS] == before
+    assert {owners.owners(url, 3) for url in URLS} == {(4,)}
+
+
+def test_another_algorithm_has_other_owners_and_no_new_nodes():
+    owners = Owners()
+    owners.place(farm("up", "up", "up"))
+    ring = [owners.owners(url, 1) for url in URLS]
+    owners.configure("carp")
+    carp = [owners.owners(url, 1) for url in URLS]
+    assert carp != ring
+    owners.configure("ring")
+    assert [owners.owners(url, 1) for url in URLS] == ring
+
+
+def test_nodes_that_make_no_table_change_nothing():
+    owners = Owners()
+    owners.place(farm("up", "dead"))
+    with pytest.raises(ValueError, match="same name"):
+        owners.place([view("a", 1), view("a", 2)])
+    with pytest.raises(ValueError, match="unknown algorithm"):
+        owners.configure("maglev")
+    assert {owners.owners(url, 2) for url in URLS} == {(7,)}
+    owners.place(farm("dead", "up"))
+    assert {owners.owners(url, 2) for url in URLS} == {(6,)}
+
+
+def test_a_change_of_states_makes_no_new_table():
+    owners = Owners()
+    owners.place(farm("up", "up"))
+    table = owners._latest.table
+    owners.place(farm("up", "dead"))
+    assert owners._latest.table is table
