@@ -212,6 +212,7 @@ class NodeConfig(Section):
     host: Annotated[str, BeforeValidator(check_host)]  # address or DNS name
     http_port: Port = 3128
     icp_port: Annotated[int, Field(ge=0, le=65535)] = 3130  # 0: it speaks no ICP
+    store_log: Addresses = ()  # udp; an own place for its store log, where several nodes have one address
     weight: Annotated[float, Field(ge=0, le=256, allow_inf_nan=False)] = 1.0  # its part of the URLs; 0: none
     state: Literal["up", "drain", "down"] = "up"  # drain: takes no new keys unless it is the last
 

@@ -82,11 +82,20 @@ def _listeners(raw: Raw, defaults: Raw) -> list[tuple[Path, str, Address]]:
     """(path, protocol, address) of all that is listened on and can be read."""
     listeners = []
     given = _section(raw, "listen")
-    for key, default in defaults["listen"].items():
-        values = as_list(given.get(key, default))
-        for number, value in enumerate(values):
-            path: Path = ("listen", key, number) if isinstance(given.get(key), list) else ("listen", key)
-            protocol = "tcp" if key in ("http", "admin") else "udp"
+    places: list[tuple[Path, object]] = [
+        (("listen", key), given.get(key, default)) for key, default in defaults["listen"].items() if key != "names"
+    ]
+    nodes = raw.get("node", [])
+    if isinstance(nodes, list):
+        places += [
+            (("node", i, "store_log"), node["store_log"])
+            for i, node in enumerate(nodes)
+            if isinstance(node, dict) and "store_log" in node
+        ]
+    for place, values in places:
+        for number, value in enumerate(as_list(values)):
+            path: Path = (*place, number) if isinstance(values, list) else place
+            protocol = "tcp" if place[1] in ("http", "admin") else "udp"
             try:
                 listeners.append((path, protocol, parse_address(value)))
             except BadValue:
@@ -101,8 +110,15 @@ def _overlaps(listeners: Sequence[tuple[Path, str, Address]]) -> Iterator[Found]
                 what = f"{address}, too" if address == taken else f"{taken}, which includes {address}"
                 if _is_wildcard(address.host) and address != taken:
                     what = f"{taken}, which {address} includes"
-                yield Found(path, f"overlaps with listen.{other[1]}: that listens on {what}")
+                yield Found(path, f"overlaps with {_named(other)}: that listens on {what}")
                 break
+
+
+def _named(path: Path) -> str:
+    if path[0] == "node":
+        assert isinstance(path[1], int)
+        return f"node[{path[1] + 1}].store_log"
+    return f"listen.{path[1]}"
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -283,6 +283,8 @@ def _peers(config: Config) -> Iterator[str]:
     if config.listen.store_log:
         by_host: dict[str, str] = {}
         for node in config.node:
+            if node.store_log:
+                continue
             other = by_host.setdefault(node.host, node.name)
             if other != node.name:
-                yield f"{other} and {node.name} are both at {node.host}: their store logs cannot be told apart, and are not used"
+                yield f"{other} and {node.name} are both at {node.host}: their store logs cannot be told apart; give them their own store_log"

@@ -81,6 +81,18 @@ def test_listeners_do_not_overlap(listen: dict[str, object], expected: list[str]
     assert found(listen=listen) == expected
 
 
+def test_the_store_log_of_a_node_has_a_place_of_its_own():
+    nodes = [
+        {"name": "a", "host": "10.0.0.1", "store_log": "0.0.0.0:3131"},
+        {"name": "b", "host": "10.0.0.2", "store_log": "127.0.0.1:3131"},
+        {"name": "c", "host": "10.0.0.3", "store_log": "0.0.0.0:3130"},
+    ]
+    assert found(listen={"icp": "0.0.0.0:3130"}, node=nodes) == [
+        "node[2].store_log: overlaps with node[1].store_log: that listens on 0.0.0.0:3131, which includes 127.0.0.1:3131",
+        "node[3].store_log: overlaps with listen.icp: that listens on 0.0.0.0:3130, too",
+    ]
+
+
 @pytest.mark.parametrize("listen", [{"http": ""}, {"http": []}])
 def test_the_director_listens_somewhere(listen: dict[str, object]):
     assert found(listen=listen) == ["listen.http: is empty: the director must listen somewhere"]

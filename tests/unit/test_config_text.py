@@ -144,7 +144,7 @@ NODE = '[[node]]\nname = "a"\nhost = "10.0.0.1"\n'
         ("[icp]\nmode = 'forward'\n[[node]]\nname = 'b'\nhost = '10.0.0.2'\nicp_port = 0\n", "but b speaks no ICP"),
         (
             "[listen]\nstore_log = '0.0.0.0:3131'\n[[node]]\nname = 'b'\nhost = '10.0.0.1'\nhttp_port = 3129\n",
-            "b and a are both at 10.0.0.1: their store logs cannot be told apart",
+            "b and a are both at 10.0.0.1: their store logs cannot be told apart; give them their own store_log",
         ),
     ],
 )
