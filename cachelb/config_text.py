@@ -287,4 +287,7 @@ def _peers(config: Config) -> Iterator[str]:
                 continue
             other = by_host.setdefault(node.host, node.name)
             if other != node.name:
-                yield f"{other} and {node.name} are both at {node.host}: their store logs cannot be told apart; give them their own store_log"
+                yield (
+                    f"{other} and {node.name} are both at {node.host}: their store logs cannot be told apart; "
+                    "give them their own store_log"
+                )
