@@ -23,14 +23,14 @@ class DirectorError(RuntimeError):
     """The director did not start or stop; the text ends with the tail of its log."""
 
 
-def director_config(tables: str, http: tuple[str, int], admin: tuple[str, int], *, more: str = "") -> str:
+def director_config(tables: str, http: tuple[str, int], admin: tuple[str, int], *, listen: str = "", more: str = "") -> str:
     """A configuration for loopback: listens at `http` and `admin`, `tables` are the ``[[node]]`` tables.
 
-    more: further tables, for instance ``[health]``; not ``[listen]`` or ``[bypass]``.  The origin of the demo has a
-    loopback address, so going direct must be allowed to reach private ones.
+    listen: further lines of [listen].  more: further tables, for instance ``[health]``; not ``[listen]`` or ``[bypass]``.
+    The origin of the demo has a loopback address, so going direct must be allowed to reach private ones.
     """
     return (
-        f'[listen]\nhttp = "{http[0]}:{http[1]}"\nadmin = "{admin[0]}:{admin[1]}"\n\n'
+        f'[listen]\nhttp = "{http[0]}:{http[1]}"\nadmin = "{admin[0]}:{admin[1]}"\n{listen}\n'
         f"[bypass]\nallow_private = true\n\n{more}\n{tables}"
     )
 

@@ -32,11 +32,19 @@ class SquidFarm:
     """`count` nodes named ``cache1``, ``cache2``, ... in a temporary directory, gone when the farm is stopped.
 
     usual_ports: take 3128 and 3130 where they are free; tests leave it off, so that they never meet.
+    store_logs: each node sends its store log to a port of 127.0.0.1 of its own: on one machine all of them have the same
+    source address.
     extra: further squid.conf lines for every node.
     """
 
     def __init__(
-        self, count: int = 3, *, cache_mb: int = 64, extra: Sequence[str] = (), usual_ports: bool = False
+        self,
+        count: int = 3,
+        *,
+        cache_mb: int = 64,
+        extra: Sequence[str] = (),
+        usual_ports: bool = False,
+        store_logs: bool = False,
     ) -> None:
         self._leash = Leash()
         # /tmp itself: pytest's directories are closed to the user proxy
@@ -47,6 +55,8 @@ class SquidFarm:
         self._cache_mb = cache_mb
         self._extra = tuple(extra)
         self._usual_ports = usual_ports
+        self._wants_store_logs = store_logs
+        self._store_logs: dict[str, int] = {}  # by node, the port of 127.0.0.1 that its store log is sent to
         self.children: list[Squid] = []
         self.nodes = [self._node(number) for number in range(1, count + 1)]
 
@@ -97,7 +107,8 @@ class SquidFarm:
         """The nodes as the ``[[node]]`` tables of a director's configuration."""
         return "".join(
             f'[[node]]\nname = "{node.name}"\nhost = "{node.host}"\n'
-            f"http_port = {node.http_port}\nicp_port = {node.icp_port}\n\n"
+            f"http_port = {node.http_port}\nicp_port = {node.icp_port}\n"
+            + (f'store_log = "127.0.0.1:{self._store_logs[node.name]}"\n\n' if self._wants_store_logs else "\n")
             for node in self.nodes
         )
 
@@ -106,7 +117,11 @@ class SquidFarm:
         directory = self._directory(name)
         http_port = free_port(host, socket.SOCK_STREAM, 3128 if self._usual_ports else 0)
         icp_port = free_port(host, socket.SOCK_DGRAM, 3130 if self._usual_ports else 0)
-        settings = node_settings(name, host, http_port, icp_port, directory, cache_mb=self._cache_mb, extra=self._extra)
+        extra = list(self._extra)
+        if self._wants_store_logs:
+            self._store_logs[name] = free_port("127.0.0.1", socket.SOCK_DGRAM)
+            extra.append(f"cache_store_log udp://127.0.0.1:{self._store_logs[name]}")
+        settings = node_settings(name, host, http_port, icp_port, directory, cache_mb=self._cache_mb, extra=extra)
         return Squid(name, host, http_port, icp_port, directory, settings, self._leash)
 
     def _directory(self, name: str) -> Path:
@@ -122,7 +137,5 @@ class SquidFarm:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()

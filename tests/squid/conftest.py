@@ -2,7 +2,7 @@
 
 ``squid_farm``, ``origin``: shared by the whole session; do not kill its nodes, and use URLs of your own (``unique``).
 ``own_farm(count)``: a farm for one test, to be killed and paused at will.
-``start_director(farm, more="")``: a director in front of a farm.
+``start_director(farm, more="", listen="")``: a director in front of a farm.
 Without squid these tests are skipped; where CI is set they fail, so that a broken installation is not mistaken for
 success.
 """
@@ -64,16 +64,18 @@ def own_farm(_squid_is_installed: None) -> Iterator[Callable[..., SquidFarm]]:
 
 @pytest.fixture
 def start_director(tmp_path: Path) -> Iterator[Callable[..., Director]]:
-    """``start_director(farm, more="")``: a ready director in front of `farm`; `more`: further TOML tables.
+    """``start_director(farm, more="", listen="")``: a ready director in front of `farm`.
+
+    more: further TOML tables; listen: further lines of [listen].
 
     It must stop cleanly at the end of the test.
     """
     directors: list[Director] = []
     with Leash() as leash:
 
-        def start(farm: SquidFarm, more: str = "", relay: str = "workers = 1") -> Director:
+        def start(farm: SquidFarm, more: str = "", relay: str = "workers = 1", listen: str = "") -> Director:
             http, admin = director_ports()
-            config = director_config(farm.node_tables(), http, admin, more=f"[relay]\n{relay}\n\n{more}")
+            config = director_config(farm.node_tables(), http, admin, listen=listen, more=f"[relay]\n{relay}\n\n{more}")
             directory = tmp_path / f"director{len(directors) + 1}"
             directory.mkdir()
             director = Director(config, directory, leash, http=http, admin=admin)
