@@ -13,7 +13,7 @@ from __future__ import annotations
 from .bloom import Mask
 from .fetch import DIGEST_PATH, NOT_MODIFIED, NOT_READY, Fetched, FetchError, Outcome, fetch_digest
 from .key import GET, HEAD, KEY_BYTES, store_key
-from .merge import FILL_LIMIT, GeometryMismatch, build, digest_of, geometry_for, union
+from .merge import FILL_LIMIT, GeometryMismatch, build, build_union, digest_of, geometry_for, union
 from .wire import (
     CONTROL_BYTES,
     MASK_LIMIT_BYTES,
@@ -46,6 +46,7 @@ __all__ = [
     "Mask",
     "Outcome",
     "build",
+    "build_union",
     "digest_of",
     "fetch_digest",
     "geometry_for",

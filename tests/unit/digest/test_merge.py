@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digest.key import store_key
-from digest.merge import GeometryMismatch, build, digest_of, geometry_for, union
+from digest import merge
+from digest.merge import FILL_LIMIT, GeometryMismatch, build, build_union, digest_of, geometry_for, union
 from digest.wire import Digest, Geometry, pack_digest, parse_digest
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "digest"
@@ -93,6 +94,38 @@ def test_from_seven_bits_on_the_capacity_is_the_number_of_keys():
 
 def test_even_an_empty_digest_has_room_for_a_thousand_keys():
     assert {geometry_for(count, 8) for count in (0, 1, 999, 1000)} == {Geometry(1000, 8)}
+
+
+@given(st.dictionaries(st.integers(0, 9), st.integers(0, 400), max_size=5), st.sampled_from([1, 5, 8, 127]))
+def test_a_union_built_of_parts_is_the_digest_of_all_their_keys(counts: dict[int, int], bits_per_entry: int):
+    parts = {node: some_keys(count, node) for node, count in counts.items()}
+    digest, fills = build_union(parts, bits_per_entry)
+    assert digest == build(b"".join(parts.values()), bits_per_entry)
+    assert fills == {node: digest_of(keys, digest.geometry).mask.fill for node, keys in parts.items()}
+
+
+def test_with_too_many_parts_for_masks_of_their_own_the_digest_is_bit_for_bit_the_same(monkeypatch: pytest.MonkeyPatch):
+    parts = {node: some_keys(700, node) for node in "abc"}
+    digest, fills = build_union(parts, 8)
+    assert len(fills) == 3
+    monkeypatch.setattr(merge, "PARTS_LIMIT_BYTES", 3 * digest.geometry.mask_bytes - 1)
+    assert build_union(parts, 8) == (digest, {})
+
+
+def test_a_key_of_two_parts_counts_twice_and_sets_its_bits_once():
+    keys = some_keys(2000)
+    digest, fills = build_union({"a": keys, "b": keys}, 8)
+    assert digest.count == 4000
+    assert fills == {"a": digest.mask.fill, "b": digest.mask.fill}
+
+
+def test_parts_that_are_too_full_together_grow_together():
+    bits = geometry_for(1000, 5).mask_bytes * 8
+    chosen = b"".join((number % bits).to_bytes(4, "big") for number in range(4000))
+    digest, fills = build_union({"a": chosen[:8000], "b": chosen[8000:]}, 5)
+    assert digest == build(chosen, 5)
+    assert sum(fills.values()) == pytest.approx(digest.mask.fill)
+    assert digest.mask.fill < FILL_LIMIT
 
 
 def test_keys_chosen_to_fill_the_mask_only_make_it_grow():
