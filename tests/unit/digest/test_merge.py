@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digest.key import store_key
 from digest import merge
+from digest.key import store_key
 from digest.merge import FILL_LIMIT, GeometryMismatch, build, build_union, digest_of, geometry_for, union
 from digest.wire import Digest, Geometry, pack_digest, parse_digest
 
