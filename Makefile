@@ -1,4 +1,4 @@
-# make venv | setup | demo | test | lint | bench     Everything is installed into .venv by the first of them.
+# make venv | setup | demo | test | fuzz | lint | bench     Everything is installed into .venv by the first of them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,8 +6,11 @@ STAMP := $(VENV)/.installed
 # without a terminal nobody can press Ctrl-C: then the demo runs once and ends
 DEMO ?= $(shell [ -t 0 ] || echo --once)
 TESTS ?=
+# seconds for each fuzz target; FUZZ="icp --seed 123" for one of them
+FUZZ_S ?= 60
+FUZZ ?=
 
-.PHONY: venv setup demo test lint bench lock clean squid
+.PHONY: venv setup demo test fuzz lint bench lock clean squid
 
 # all that a director needs; on its own machine the package of a Squid would take port 3128 at the next boot
 venv: $(STAMP)
@@ -29,6 +32,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(TESTS)
+
+fuzz: venv
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_S) $(FUZZ)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -1,21 +1,20 @@
 """Whatever arrives, the answerer gives at most one reply, not longer than what arrived, never one that is answered in turn.
 
-What ``unpack`` takes is packed again bit for bit; what it refuses is refused by a slow reader too.
-
-python tests/fuzz/fuzz_icp.py [SECONDS [SEED]]
+What ``unpack`` takes is packed again bit for bit; what it, ``parse_query`` and ``parse_reply`` refuse is refused by a slow
+reader too.  The answerer's short way through sound queries says what the long one says.
 """
 
 from __future__ import annotations
 
 import random
-import sys
+import struct
 from pathlib import Path
 
-from mutate import mutate, run
+from mutate import EDGES, chance_of, mutate
 
 from icp.answer import Answerer
 from icp.errors import BadPacket, BadUrl
-from icp.packet import Opcode, pack, pack_query, parse_query, parse_reply, unpack
+from icp.packet import Message, Opcode, Query, header_fault, pack, parse_query, parse_reply, unpack
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "icp"
 SEEDS = [path.read_bytes() for path in sorted(VECTORS.glob("*.bin"))]
@@ -23,8 +22,16 @@ NASTY = [
     *(bytes([opcode, 2]) for opcode in (0, 1, 2, 3, 4, 10, 11, 21, 22, 23, 24, 255)),
     *(b"\1\3", b"\0", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x40\0\0\0", b"http://", b" ", b"\n", b"x" * 9000),
 ]
+OPCODES = [0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 4, 10, 11, 21, 22, 23, 24, 255]
+URLS = [
+    *(b"http://a/obj", b"http://a/x", b"http://a/none", b"http://127.0.0.9/", b"a:b", b"", b" ", b"http://a/ b", b"/x", b"//obj"),
+    *(b"http://a/\0", b"\0", b"http://a/\xff\xfe", b"HTTP://A:80/obj", b"http:", b"1http://a/", b"http://a/\x7f"),
+    *(b"http://a/" + b"x" * size for size in (8181, 8182, 8183, 16000, 65000)),
+]
+TAILS = [b"\0"] * 8 + [b"", b"\0\0", b"\0x", b"x"]
 ERR_BYTES = 21  # without a URL: what a query of 20 bytes may get
-SOURCES = ("10.0.0.1", "192.0.2.1")
+FRIEND, STRANGER = "10.0.0.1", "192.0.2.1"
+REPLIES = (Opcode.HIT, Opcode.MISS, Opcode.ERR, Opcode.MISS_NOFETCH, Opcode.DENIED)
 
 
 def holds(url: bytes) -> bool | None:
@@ -39,62 +46,93 @@ def holds(url: bytes) -> bool | None:
     return False
 
 
-def some_bytes(chance: random.Random) -> bytes:
-    """Half of them with a length field that fits, so that what comes behind it is reached."""
-    data = mutate(chance, SEEDS, NASTY)
-    if chance.random() < 0.6 and len(data) >= 4:
-        data = data[:2] + (len(data) & 0xFFFF).to_bytes(2, "big") + data[4:]
-    return data
+def make(chance: random.Random) -> bytes:
+    """A message put together from parts that are sound as a rule, or a captured one with changes."""
+    if chance.randrange(2):
+        data = mutate(chance, SEEDS, NASTY)
+        if chance.random() < 0.8 and len(data) >= 4:  # so that what comes behind the length is reached
+            data = data[:2] + (len(data) & 0xFFFF).to_bytes(2, "big") + data[4:]
+        return data
+    opcode = chance.choice(OPCODES)
+    address = chance.randbytes(4) if opcode == 1 else b""
+    payload = address[: chance.choice((4, 4, 4, 4, 4, 4, 4, 0, 3))] + chance.choice(URLS) + chance.choice(TAILS)
+    length = 20 + len(payload) + chance.choice((0,) * 30 + (-1, 1, -20))
+    numbers = [chance.choice(EDGES) if chance.randrange(2) else chance.randrange(1 << 32) for _ in range(4)]
+    return struct.pack(">BBHIIII", opcode, chance.choice((2,) * 30 + (0, 1, 3, 255)), max(0, length) & 0xFFFF, *numbers) + payload
 
 
-def slow(data: bytes) -> bool:
-    """Whether this is a well-formed message, said another way."""
-    if len(data) < 20 or data[1] != 2 or data[2] * 256 + data[3] != len(data):
-        return False
-    if data[0] not in (1, 2, 3, 4, 10, 11, 21, 22):
-        return False
-    payload = data[24:] if data[0] == 1 else data[20:]
-    return payload.count(b"\0") == 1 and payload.endswith(b"\0") and len(payload) <= 8192 and (data[0] != 1 or len(data) > 24)
+def slow(data: bytes) -> Message | None:
+    """The well-formed message that this is, found another way."""
+    if len(data) < 20 or data[1] != 2 or data[2] * 256 + data[3] != len(data) or data[0] not in (1, 2, 3, 4, 10, 11, 21, 22):
+        return None
+    words = [int.from_bytes(data[at : at + 4], "big") for at in (4, 8, 12, 16, 20)]
+    at = 24 if data[0] == 1 else 20
+    url, nul, rest = data[at:].partition(b"\0")
+    if not nul or rest or len(url) > 8191 or len(data) <= at:
+        return None
+    return Message(Opcode(data[0]), words[0], url, words[1], words[2], words[3], words[4] if data[0] == 1 else 0)
 
 
-def check(chance: random.Random) -> None:
-    data = some_bytes(chance)
+def check(data: bytes) -> str:
+    said = slow(data)
+    word = ""
     try:
         message = unpack(data)
+        assert message == said
+        assert pack(message) == data
     except BadPacket as problem:
-        message = None
-        str(problem)
-    assert (message is not None) == slow(data), data
-    assert message is None or pack(message) == data
-    for parse in (parse_query, parse_reply):
-        try:
-            parse(data)
-        except BadPacket as problem:
-            str(problem)
-    check_answer(chance, data)
+        assert said is None, problem
+        assert str(problem)
+        word = f"refused {problem.fault.word}"
+    is_query = said is not None and said.opcode in (Opcode.QUERY, Opcode.DECHO) and said.reqnum != 0
+    try:
+        query = parse_query(data)
+        assert is_query
+        assert said is not None
+        assert query == Query(said.reqnum, said.url, said.flags, said.opcode is Opcode.DECHO)
+    except BadPacket as problem:
+        assert not is_query, problem
+        assert header_fault(data) in (None, problem.fault)
+        assert problem.reqnum == 0 or problem.fault.is_err_due
+    is_reply = said is not None and said.opcode not in (Opcode.QUERY, Opcode.SECHO) and said.reqnum != 0
+    try:
+        assert parse_reply(data) == said
+        assert is_reply
+    except BadPacket as problem:
+        assert not is_reply, problem
+    outcome = check_answer(data, is_query)
+    return word or f"{said.opcode.name if said else ''}: {outcome}"
 
 
-def check_answer(chance: random.Random, data: bytes) -> None:
-    answerer = Answerer(holds, lambda source: source == SOURCES[0], denied_budget=1)
-    answerer.serving = chance.random() < 0.8
-    source = chance.choice(SOURCES)
-    for _ in range(2):
+def check_answer(data: bytes, is_query: bool) -> str:
+    """The outcomes of two equal datagrams in a row."""
+    chance = chance_of(data)
+    source = chance.choice((FRIEND, FRIEND, FRIEND, STRANGER))
+    answerer, twin = (
+        Answerer(holds, lambda source: source == FRIEND, denied_budget=1, rtt=rtt) for rtt in (None, lambda url: None)
+    )
+    answerer.serving = twin.serving = chance.random() < 0.8
+    outcomes = []
+    for count in (1, 2):
         reply = answerer.answer(data, source, 1.0)
+        assert reply == twin.answer(data, source, 1.0)
+        counts = answerer.counters()
+        assert counts == twin.counters()
+        bad = sum(number for name, number in counts.items() if name.startswith("bad_"))
+        assert sum(counts.values()) - bad - counts["failed"] == count
         if reply is None:
+            assert source == STRANGER or not is_query
+            outcomes.append("silence")
             continue
         assert isinstance(reply, bytes)
-        assert len(reply) <= max(len(data), ERR_BYTES), (data, reply)
-        assert parse_reply(reply).opcode in (Opcode.HIT, Opcode.MISS, Opcode.ERR, Opcode.MISS_NOFETCH, Opcode.DENIED)
-        assert parse_reply(reply).reqnum == int.from_bytes(data[4:8], "big")
-        assert answerer.answer(reply, SOURCES[0], 1.0) is None, (data, reply)
-    counts = answerer.counters()
-    assert not any(count < 0 for count in counts.values())
-
-
-def main(seconds: float, seed: int = 0) -> int:
-    assert holds(parse_query(pack_query(1, b"http://a/obj")).url)
-    return run(seconds, check, seed)
-
-
-if __name__ == "__main__":
-    print(main(float(sys.argv[1]) if len(sys.argv) > 1 else 60, int(sys.argv[2]) if len(sys.argv) > 2 else 0), "datagrams")
+        assert len(reply) <= max(len(data), ERR_BYTES)
+        said = parse_reply(reply)
+        assert said.opcode in REPLIES
+        assert said.reqnum == int.from_bytes(data[4:8], "big")
+        assert (source == STRANGER) == (said.opcode is Opcode.DENIED)
+        assert answerer.answer(reply, FRIEND, 1.0) is None
+        assert twin.answer(reply, FRIEND, 1.0) is None
+        answerer.counts[7] -= 1  # that it was dropped
+        twin.counts[7] -= 1
+        outcomes.append(said.opcode.name)
+    return ", ".join(outcomes)
