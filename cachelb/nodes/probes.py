@@ -77,7 +77,7 @@ async def probe(address: str, port: int, timeout_s: float) -> ProbeResult:
             return result(False, f"the director itself was late by {lag_s:.1f} s", ours=True)
         return result(False, f"no answer within {timeout_s:g} s" if connected else f"no connection in {timeout_s:g} s")
     except OSError as exc:
-        return result(False, _oserror_text(exc), ours=exc.errno in _OUR_TROUBLE)
+        return result(False, oserror_text(exc), ours=exc.errno in _OUR_TROUBLE)
     finally:
         if writer is not None:
             writer.close()
@@ -101,7 +101,8 @@ def _judge(line: bytes) -> tuple[bool, str]:
     return False, f"answered something that is not HTTP: {line[:40]!r}"
 
 
-def _oserror_text(exc: OSError) -> str:
+def oserror_text(exc: OSError) -> str:
+    """What went wrong, in a few words."""
     # asyncio wraps "Connect call failed" around the number, uvloop does not: say what the number means
     try:
         return errno_text(exc.errno)
