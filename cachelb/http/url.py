@@ -96,6 +96,16 @@ def parse_absolute(target: bytes) -> Url:
     return url
 
 
+def canonical(target: bytes) -> bytes:
+    """The canonical URL of an absolute-form target: itself, where it is that already (0.4 us instead of 0.9; 2026-11).
+
+    Raises:
+        BadRequest: BAD_URL.
+    """
+    match = _canonical(target)
+    return target if match is not None and len(match[1]) <= _HOST_BYTES_MAX else parse_absolute(target).key
+
+
 def parse_origin(target: bytes, host: bytes) -> Url:
     """Read an origin-form target, ``/path``, for the Host field's value ``host`` (accelerator use: always http).
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachelb.errors import BadRequest, Reason
-from cachelb.http.url import Url, is_authority, parse_absolute, parse_authority, parse_origin
+from cachelb.http.url import Url, canonical, is_authority, parse_absolute, parse_authority, parse_origin
 
 # From Squid itself (Debian 12, 5.7-2+deb12u6): each target sent in a GET, the key read from the access log's %ru with
 # strip_query_terms off.  To make them again: a squid.conf with "logformat u %>Hs %ru", no DNS, one request per line.
@@ -219,3 +219,22 @@ def test_the_short_way_and_the_general_way_agree(rest: bytes) -> None:
         except BadRequest:
             results.append(None)
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"http://www.a.com/x?y#z", b"http://www.a.com/x?y#z"),
+        (b"HTTP://www.A.com:80/x", b"http://www.a.com/x"),
+        (b"http://10.0.0.1/x", b"http://10.0.0.1/x"),
+        (b"http://" + b"a" * 255 + b"/", b"http://" + b"a" * 255 + b"/"),
+    ],
+)
+def test_the_canonical_form_alone_is_that_of_the_whole_reader(target: bytes, expected: bytes):
+    assert canonical(target) == expected == parse_absolute(target).key
+
+
+@pytest.mark.parametrize("target", [b"x", b"http://" + b"a" * 256 + b"/", b"http://127.1/"])
+def test_what_has_no_canonical_form_is_refused(target: bytes):
+    with pytest.raises(BadRequest):
+        canonical(target)
