@@ -4,10 +4,7 @@
     holdings.add(key, node, expires=1795238477, source=Source.STORE_LOG)
     holdings.holds(key, now, live=mask_of([0, 2]))      # does a live node hold it, fresh for 30 s more?
 
-A key is 16 bytes of MD5.  Its first 18 bits choose one of 262,144 buckets; a bucket is a bytearray of records::
-
-    all of the key but its first two bytes | expires u32 | slot and source u16          20 bytes, little-endian
-
+A key is 16 bytes of MD5.  Its first 18 bits choose one of 262,144 buckets; a bucket is a bytearray of records (``record``)
 so that a look-up is one ``bytearray.find``, and a match that does not begin at a record is passed over.  A key that
 three nodes hold has three records.
 
@@ -16,38 +13,47 @@ away: its records mean nothing from then on, and ``expire`` collects them a litt
 
 Times are the wall clock's, in whole seconds, for that is what Squid stores and logs.
 
-Left out: where the keys come from (``storelog``), keeping them over a restart (``saved``), and which nodes are live.
+Left out: where the keys come from (``storelog``, ``index``), how a node's digest tests its records (``trial``), keeping them
+over a restart (``saved``), and which nodes are live.
 """
 
 from __future__ import annotations
 
-import struct
-import sys
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from enum import IntEnum
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-KEY_BYTES = 16
-# 19 records a bucket at 5 million keys.  65,536 cost 4 bytes a key less, but a look-up then reads four times the memory.
-BUCKETS = 1 << 18
+from .record import (
+    BUCKETS,
+    GENERATION,
+    GONE,
+    KEY_BYTES,
+    RECORD,
+    SLOT,
+    SLOTS,
+    SOURCE,
+    SOURCE_SHIFT,
+    TAG,
+    TAG_AT,
+    TAIL,
+    TAIL_AT,
+    TAILS,
+    Holding,
+    Source,
+    count_slots,
+    head_of,
+    lower,
+)
+from .slots import Slots
+
+__all__ = ["BUCKETS", "KEYS_LIMIT", "KEY_BYTES", "RECORD", "SLOTS", "Holding", "Holdings", "Source", "mask_of"]
+
 # 36 bytes of resident memory a key, 750,000 look-ups and 500,000 adds a second (2026-11, tools/bench/holdings.py).
 KEYS_LIMIT = 5_000_000
-# Slots, and with them nodes, are numbered with 12 bits.
-SLOTS = 4096
-RECORD = struct.Struct("<14sIH")
 # What ICP promises: fresh for 30 s more.  Source: Squid 5.7, refresh.cc, refreshCheckICP().
 MARGIN_S = 30
 # Squid keeps what is stale and renews it without storing it anew, so a record must outlive its object's freshness.
 STALE_KEPT_S = 3600
 
-_TAIL = struct.Struct("<IH")
-_TAILS = struct.Struct("<14xIH")
 _SIZE = RECORD.size
-_TAIL_AT = _SIZE - _TAIL.size
-_SLOT = SLOTS - 1
-_SOURCE_SHIFT = 12
 _EXPIRES_MAX = 0xFFFFFFFF
 # Somebody may choose URLs whose keys fall into one bucket; no honest population comes near eight times the mean.
 _CROWDED = 8
@@ -55,21 +61,8 @@ _BUCKET_RECORDS_MIN = 64
 # Buckets for one step of `keys`: 5,000 keys of 5 million, 1.3 ms (2026-11).
 _STEP = 256
 
-
-class Source(IntEnum):
-    """How we know.  The larger one is the surer, and stays when both say the same."""
-
-    SEEN = 0  # an answer that the director relayed
-    DIGEST = 1  # the node's digest contains the key
-    STORE_LOG = 2  # the node said so
-
-
-class Holding(NamedTuple):
-    """One node's copy.  expires: when it becomes stale; 0 = not known."""
-
-    node: int
-    expires: int
-    source: Source
+# Keys of some records of one node, end to end, when each becomes stale, and their marks -> their new marks, or GONE.
+Judge = Callable[[bytes, list[int], list[int]], Sequence[int]]
 
 
 def mask_of(nodes: Iterable[int]) -> int:
@@ -81,28 +74,29 @@ def mask_of(nodes: Iterable[int]) -> int:
 
 
 class Holdings:
-    """The table: at most `keys_limit` records.  When it is full, what becomes stale soonest makes room, bucket by bucket."""
+    """The table: at most `keys_limit` records.  When it is full, what becomes stale soonest makes room, bucket by bucket.
+
+    changes: grows with each.  as_of: when the table that this one was restored from was saved; 0: it began empty.
+    """
 
     __slots__ = (
-        "_bits", "_bucket_bytes_limit", "_buckets", "_counts", "_free", "_given", "_hand", "_nodes", "_records", "_retired",
-        "_slots", "_swept", "keys_limit",
+        "_bits", "_bucket_bytes_limit", "_buckets", "_counts", "_hand", "_of", "_records", "_slots", "_stamps", "_swept",
+        "as_of", "changes", "keys_limit",
     )  # fmt: skip
 
     def __init__(self, keys_limit: int = KEYS_LIMIT) -> None:
         if keys_limit < 1:
             raise ValueError(f"room for {keys_limit} keys")
         self.keys_limit = keys_limit
+        self.changes = 0
+        self.as_of = 0
         self._bucket_bytes_limit = max(_BUCKET_RECORDS_MIN, _CROWDED * keys_limit // BUCKETS) * _SIZE
         # a tuple of what has no references is not visited by the garbage collector; of a list this costs it 3 to 9 ms
         self._buckets = tuple(bytearray() for _ in range(BUCKETS))
         self._records = 0  # all, those of retired slots included
         self._counts = [0] * SLOTS  # the same by slot
-        self._slots: dict[int, int] = {}  # node -> slot
-        self._nodes = [-1] * SLOTS  # slot -> node; -1: its records mean nothing
-        self._bits = [0] * SLOTS  # slot -> the node's bit, or 0
-        self._given = [0] * SLOTS  # slot -> where `_swept` was when the node got it
-        self._free = list(range(SLOTS - 1, -1, -1))
-        self._retired: dict[int, int] = {}  # slot -> where `_swept` must come before it can be used again
+        self._slots = Slots()
+        self._of, self._bits, self._stamps = self._slots.of, self._slots.bits, self._slots.stamps
         self._hand = 0  # buckets in which room was made
         self._swept = 0  # buckets that `expire` has visited
 
@@ -118,16 +112,18 @@ class Holdings:
         Returns:
             Whether it was not known yet.
         """
-        slot = self._slots.get(node)
+        slot = self._of.get(node)
         if slot is None:
             slot = self._new_slot(node)
         expires = min(max(expires, 0), _EXPIRES_MAX)
         bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
         rest = key[2:]
         at = self._find(bucket, rest, slot)
+        self.changes += 1
         if at >= 0:
-            known, tag = _TAIL.unpack_from(bucket, at + _TAIL_AT)
-            _TAIL.pack_into(bucket, at + _TAIL_AT, expires or known, max(slot | source << _SOURCE_SHIFT, tag))
+            known, tag = TAIL.unpack_from(bucket, at + TAIL_AT)
+            surer = max(source << SOURCE_SHIFT, tag & SOURCE)
+            TAIL.pack_into(bucket, at + TAIL_AT, expires or known, self._stamps[slot] | surer)
             return False
         if len(rest) != KEY_BYTES - 2:
             raise ValueError(f"a key of {len(key)} bytes")
@@ -135,7 +131,7 @@ class Holdings:
             self._make_room(bucket)
         elif self._records >= self.keys_limit:
             self._make_room(self._next_bucket())
-        bucket += RECORD.pack(rest, expires, slot | source << _SOURCE_SHIFT)
+        bucket += RECORD.pack(rest, expires, self._stamps[slot] | source << SOURCE_SHIFT)
         self._counts[slot] += 1
         self._records += 1
         return True
@@ -143,12 +139,23 @@ class Holdings:
     def renew(self, key: bytes, node: int, expires: int) -> bool:
         """The node's copy, if it has one, stays fresh until `expires` at least.  Returns whether it has one."""
         bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
-        at = self._find(bucket, key[2:], self._slots.get(node, -1))
+        at = self._find(bucket, key[2:], self._of.get(node, -1))
         if at < 0:
             return False
-        known, tag = _TAIL.unpack_from(bucket, at + _TAIL_AT)
-        if known and expires > known:
-            _TAIL.pack_into(bucket, at + _TAIL_AT, min(expires, _EXPIRES_MAX), tag)
+        known, tag = TAIL.unpack_from(bucket, at + TAIL_AT)
+        until = min(expires, _EXPIRES_MAX) if known and expires > known else known
+        TAIL.pack_into(bucket, at + TAIL_AT, until, self._stamps[tag & SLOT] | tag & SOURCE)
+        self.changes += 1
+        return True
+
+    def doubt(self, key: bytes, node: int) -> bool:
+        """The node may hold `key` no longer: what was sure is only SEEN.  Returns whether there was something sure."""
+        bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
+        at = self._find(bucket, key[2:], self._of.get(node, -1))
+        if at < 0 or not TAG.unpack_from(bucket, at + TAG_AT)[0] & SOURCE:
+            return False
+        TAG.pack_into(bucket, at + TAG_AT, TAG.unpack_from(bucket, at + TAG_AT)[0] & ~SOURCE)
+        self.changes += 1
         return True
 
     def remove(self, key: bytes, node: int, expires: int | None = None) -> bool:
@@ -157,13 +164,13 @@ class Holdings:
         expires: remove it only if it was recorded with this time, so that a newer object of the same key stays.
         """
         bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
-        at = self._find(bucket, key[2:], self._slots.get(node, -1))
-        if at < 0 or (expires is not None and _TAIL.unpack_from(bucket, at + _TAIL_AT)[0] != expires):
+        at = self._find(bucket, key[2:], self._of.get(node, -1))
+        if at < 0 or (expires is not None and TAIL.unpack_from(bucket, at + TAIL_AT)[0] != expires):
             return False
         self._cut(bucket, at)
         return True
 
-    def holds(self, key: bytes, now: int, live: int, margin_s: int = MARGIN_S) -> bool:
+    def holds(self, key: bytes, now: float, live: int, margin_s: int = MARGIN_S) -> bool:
         """Whether one of the nodes in `live` holds `key` and it is fresh for more than `margin_s` s from `now` on.
 
         What is held with unknown freshness counts as fresh.  live: see ``mask_of``.
@@ -175,8 +182,8 @@ class Holdings:
             if at % _SIZE:
                 at = bucket.find(rest, at + 1)
                 continue
-            expires, tag = _TAIL.unpack_from(bucket, at + _TAIL_AT)
-            if live & self._bits[tag & _SLOT] and (expires > now + margin_s or not expires):
+            expires, tag = TAIL.unpack_from(bucket, at + TAIL_AT)
+            if live & self._bits[tag & SLOT] and (expires > now + margin_s or not expires):
                 return True
             at = bucket.find(rest, at + _SIZE)
         return False
@@ -186,21 +193,57 @@ class Holdings:
         found = []
         bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
         for rest, expires, tag in RECORD.iter_unpack(bucket):
-            if rest == key[2:] and self._bits[tag & _SLOT]:
-                found.append(Holding(self._nodes[tag & _SLOT], expires, Source(tag >> _SOURCE_SHIFT)))
+            if rest == key[2:] and self._bits[tag & SLOT]:
+                found.append(Holding(self._slots.nodes[tag & SLOT], expires, Source((tag & SOURCE) >> SOURCE_SHIFT)))
         return found
 
     def count(self, node: int | None = None) -> int:
         """Records of `node`, or of all nodes; stale ones that were not collected yet are among them."""
         if node is None:
-            return sum(self._counts[slot] for slot in self._slots.values())
-        return self._counts[self._slots[node]] if node in self._slots else 0
+            return sum(self._counts[slot] for slot in self._of.values())
+        return self._counts[self._of[node]] if node in self._of else 0
 
     def forget_node(self, node: int) -> None:
         """The node was emptied or removed: it holds nothing.  At once; the memory follows with ``expire``."""
-        slot = self._slots.pop(node, None)
-        if slot is not None:
-            self._retire(slot)
+        self.changes += self._slots.drop(node, self._swept + BUCKETS)
+
+    def turn(self, node: int) -> None:
+        """The node's process may be another one from now on: what is recorded of it so far has the mark OLD."""
+        self._slots.turn(node)
+
+    def visit(self, first: int, judges: Mapping[int, Judge], work: int = 6_000) -> int:
+        """Let the judges decide about their nodes' records, from bucket `first` on.
+
+        Args:
+            judges: by node.
+            work: how much to do: 1 for each bucket and record that is looked at, 8 more for each that is judged.
+
+        Returns:
+            The bucket with which to go on; BUCKETS after the last.
+        """
+        slots = {self._of[node]: node for node in judges if node in self._of}
+        at = first
+        places: list[tuple[int, bytearray, int]] = []  # slot, bucket, where in it
+        found: dict[int, tuple[list[bytes], list[int], list[int]]] = {slot: ([], [], []) for slot in slots}
+        while work > 0 and at < BUCKETS:
+            bucket = self._buckets[at]
+            for number, (expires, tag) in enumerate(TAILS.iter_unpack(bucket)):
+                slot = tag & SLOT
+                if slot in slots:
+                    start = number * _SIZE
+                    places.append((slot, bucket, start))
+                    keys, times, marks = found[slot]
+                    keys.append(head_of(at) + bucket[start : start + KEY_BYTES - 2])
+                    times.append(expires)
+                    marks.append((tag ^ self._stamps[slot] & GENERATION) >> SOURCE_SHIFT)
+                    work -= 8
+            work -= 1 + len(bucket) // _SIZE
+            at += 1
+        new = {
+            slot: iter(judges[slots[slot]](b"".join(keys), times, marks)) for slot, (keys, times, marks) in found.items() if keys
+        }
+        self._mark([(bucket, start, slot, next(new[slot])) for slot, bucket, start in places])
+        return at
 
     def keys(self, node: int | None, now: int) -> Iterator[bytes]:
         """Yield the keys that `node` (None: any node) holds, fresh after `now`, concatenated, some thousands at a time.
@@ -217,7 +260,7 @@ class Holdings:
                     found += [
                         head + rest
                         for rest, expires, tag in RECORD.iter_unpack(bucket)
-                        if (expires > now or not expires) and wanted[tag & _SLOT]
+                        if (expires > now or not expires) and wanted[tag & SLOT]
                     ]
             if found:
                 yield b"".join(found if node is not None else dict.fromkeys(found))
@@ -238,15 +281,12 @@ class Holdings:
             records -= 1
             at += 1
         self._swept = at
-        for slot, due in list(self._retired.items()):
-            if due <= self._swept:
-                del self._retired[slot]
-                self._free.append(slot)
+        self._slots.collect(at)
         return before - self._records
 
     def slots(self) -> dict[int, tuple[int, int]]:
         """Slot -> node and a number that tells this use of the slot from others, for ``saved``."""
-        return {slot: (node, self._given[slot]) for node, slot in self._slots.items()}
+        return self._slots.uses()
 
     def buckets(self, first: int, count: int) -> tuple[bytearray, ...]:
         """Some of the buckets as they are, for ``saved``."""
@@ -254,14 +294,15 @@ class Holdings:
 
     @classmethod
     def restore(
-        cls, records: memoryview, counts: Sequence[int], slots: Mapping[int, int], keys_limit: int = KEYS_LIMIT
+        cls, records: memoryview, counts: Sequence[int], slots: Mapping[int, int], keys_limit: int = KEYS_LIMIT, as_of: int = 0
     ) -> Holdings:
-        """A table from the buckets of another.
+        """A table from the buckets of another.  What happened since is not known: each record is SEEN, and has the mark OLD.
 
         Args:
             records: of all buckets, one bucket after the other.
             counts: how many of them each bucket has.
             slots: slot -> node; the records of other slots are collected by and by.
+            as_of: when that one was saved.
 
         Raises:
             ValueError: `records` and `counts` differ, or a slot's or node's number is impossible.
@@ -273,20 +314,18 @@ class Holdings:
         if len(set(slots.values())) != len(slots):
             raise ValueError("a node with two slots")
         table = cls(keys_limit)
+        table.as_of = as_of
         at = 0
         for number, count in enumerate(counts):
             if count:
                 table._buckets[number].extend(records[at : (at := at + count * _SIZE)])
+                lower(table._buckets[number])
         table._records = sum(counts)
-        for tag, count in _count_tags(records).items():
-            table._counts[tag & _SLOT] += count
-        used = {slot for slot in range(SLOTS) if table._counts[slot]} | set(slots)
-        table._free = [slot for slot in table._free if slot not in used]
-        for slot in used:
-            if slot in slots:
-                table._give(slot, slots[slot])
-            else:
-                table._retire(slot)
+        for slot, count in count_slots(records).items():
+            table._counts[slot] += count
+        table._slots.restore([slot for slot in range(SLOTS) if table._counts[slot]], slots, BUCKETS)
+        for node in slots.values():
+            table.turn(node)
         while table._records > keys_limit:
             table._make_room(table._next_bucket())
         return table
@@ -295,14 +334,22 @@ class Holdings:
         bucket = self._buckets[number]
         bits = self._bits
         doomed = [
-            at for at, (expires, tag) in enumerate(_TAILS.iter_unpack(bucket)) if 0 < expires <= stale or not bits[tag & _SLOT]
+            at for at, (expires, tag) in enumerate(TAILS.iter_unpack(bucket)) if 0 < expires <= stale or not bits[tag & SLOT]
         ]
         for at in reversed(doomed):  # from the end, so that what is swapped in is known to stay
             self._cut(bucket, at * _SIZE)
-        if doomed:  # a bytearray gives memory back only when it is half empty
-            kept = bytes(bucket)
-            bucket.clear()
-            bucket += kept
+        if doomed:
+            _shrink(bucket)
+
+    def _mark(self, decided: Sequence[tuple[bytearray, int, int, int]]) -> None:
+        """Give marks to the records of some buckets: bucket, where in it, slot, new mark; in order."""
+        for bucket, at, slot, mark in reversed(decided):  # from the end, as in `_sweep`
+            if mark == GONE:
+                self._cut(bucket, at)
+                _shrink(bucket)
+            else:
+                TAG.pack_into(bucket, at + TAG_AT, slot | mark << SOURCE_SHIFT ^ self._stamps[slot] & GENERATION)
+        self.changes += bool(decided)
 
     def _find(self, bucket: bytearray, rest: bytes, slot: int) -> int:
         """Where the record of this key and slot begins, or -1."""
@@ -310,7 +357,7 @@ class Holdings:
         while at >= 0:
             if at % _SIZE:
                 at = bucket.find(rest, at + 1)
-            elif _TAIL.unpack_from(bucket, at + _TAIL_AT)[1] & _SLOT == slot:
+            elif TAIL.unpack_from(bucket, at + TAIL_AT)[1] & SLOT == slot:
                 return at
             else:
                 at = bucket.find(rest, at + _SIZE)
@@ -318,15 +365,16 @@ class Holdings:
 
     def _cut(self, bucket: bytearray, at: int) -> None:
         """Remove one record: the last one takes its place."""
-        self._counts[_TAIL.unpack_from(bucket, at + _TAIL_AT)[1] & _SLOT] -= 1
+        self._counts[TAIL.unpack_from(bucket, at + TAIL_AT)[1] & SLOT] -= 1
         self._records -= 1
+        self.changes += 1
         bucket[at : at + _SIZE] = bucket[-_SIZE:]
         del bucket[-_SIZE:]
 
     def _make_room(self, bucket: bytearray) -> None:
         """Remove the record that is worth least: a forgotten node's, or of unknown freshness, or stale soonest."""
         bits = self._bits
-        ranks = [expires + 1 if bits[tag & _SLOT] else 0 for expires, tag in _TAILS.iter_unpack(bucket)]
+        ranks = [expires + 1 if bits[tag & SLOT] else 0 for expires, tag in TAILS.iter_unpack(bucket)]
         self._cut(bucket, ranks.index(min(ranks)) * _SIZE)
 
     def _next_bucket(self) -> bytearray:
@@ -337,32 +385,13 @@ class Holdings:
                 return self._buckets[self._hand]
 
     def _new_slot(self, node: int) -> int:
-        if not 0 <= node < SLOTS:
-            raise ValueError(f"node number {node}")
-        if not self._free:
+        if self._slots.are_used_up:
             self.expire(0, self._records + BUCKETS)  # half a second, after 4,096 nodes came and went within one sweep
-        slot = self._free.pop()
-        self._give(slot, node)
-        return slot
-
-    def _give(self, slot: int, node: int) -> None:
-        self._slots[node] = slot
-        self._nodes[slot] = node
-        self._bits[slot] = 1 << node
-        self._given[slot] = self._swept
-
-    def _retire(self, slot: int) -> None:
-        self._nodes[slot] = -1
-        self._bits[slot] = 0
-        self._retired[slot] = self._swept + BUCKETS
+        return self._slots.take(node, self._swept)
 
 
-def _count_tags(records: memoryview) -> Counter[int]:
-    """How many records have which slot and source.  0.3 s for 5 million (2026-11)."""
-    pairs = bytearray(2 * (len(records) // _SIZE))
-    pairs[0::2] = bytes(records[_SIZE - 2 :: _SIZE])
-    pairs[1::2] = bytes(records[_SIZE - 1 :: _SIZE])
-    tags = array("H", bytes(pairs))
-    if sys.byteorder == "big":
-        tags.byteswap()
-    return Counter(tags)
+def _shrink(bucket: bytearray) -> None:
+    """Give memory back: a bytearray does that by itself only when it is half empty."""
+    kept = bytes(bucket)
+    bucket.clear()
+    bucket += kept

@@ -226,7 +226,7 @@ def parse_state(data: bytes, nodes: Mapping[str, int], keys_limit: int = KEYS_LI
         raise BadState(f"{header.records} records, but the buckets have {sum(counts)}")
     slots = {slot: nodes[name] for slot, name in names.items() if name in nodes}
     try:
-        return Holdings.restore(records, counts, slots, keys_limit)
+        return Holdings.restore(records, counts, slots, keys_limit, header.saved_at)
     except ValueError as exc:
         raise BadState(str(exc)) from exc
 
