@@ -40,6 +40,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
+from cachelb.http.freshness import Heuristic, fresh_until
 from digest import store_key
 
 from .holdings import Holdings, Source
@@ -59,7 +60,6 @@ _ACTIONS = frozenset((b"SWAPOUT", b"RELEASE", b"SO_FAIL", b"CREATE", b"SWAPIN"))
 _PRIVATE = struct.Struct("<QIi")  # counter, process id, worker
 _COUNTER_MAX, _PROCESS_MAX, _WORKER_MAX = 1 << 40, 1 << 22, 256  # an MD5 looks like this once in 2^58
 _YEAR_2106 = 1 << 32
-_DAY_S = 86400
 
 
 class What(Enum):
@@ -77,16 +77,6 @@ class Event(NamedTuple):
     what: What
     key: bytes
     expires: int = 0
-
-
-class Heuristic(NamedTuple):
-    """How long what has no Expires is fresh: part of its age when it was served, at most so long.
-
-    The defaults are those of Squid's ``refresh_pattern . 0 20% 4320``.  What has no Last-Modified either is stale at once.
-    """
-
-    percent: int = 20
-    limit_s: int = 4320 * 60
 
 
 class StoreLog:
@@ -160,29 +150,6 @@ class StoreLog:
             self._processes[worker] = process
             self.restarts += 1
         return True
-
-
-def fresh_until(logged: int, date: int, modified: int, expires: int, heuristic: Heuristic | None) -> int:
-    """When Squid takes an object for stale; 0 = that cannot be told.
-
-    Args:
-        logged: when the line was written, that is, about when the answer arrived.
-        date, modified, expires: of the answer; -1 = it had none.
-        heuristic: for answers without `expires`; None: 0 is returned for these.
-
-    Source: Squid 5.7, StoreEntry::timestampsSet() (a Date in the future or more than a day old is not believed) and
-    refresh.cc, refreshStaleness().
-    """
-    served = date if logged - _DAY_S <= date <= logged and date >= 0 else logged
-    if expires >= 0:
-        until = served + expires - date if expires > 0 and date >= 0 else expires
-    elif heuristic is None:
-        return 0
-    elif 0 <= modified < served:
-        until = served + min((served - modified) * heuristic.percent // 100, heuristic.limit_s)
-    else:
-        until = served
-    return min(max(until, 1), _YEAR_2106 - 1)
 
 
 def apply(events: Iterable[Event], holdings: Holdings, node: int) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from mutate import chance_of, mutate
 
 from cachelb.cluster.holdings import Holdings, Source
-from cachelb.cluster.storelog import LINES_LIMIT, Event, Heuristic, StoreLog, What, apply
+from cachelb.cluster.storelog import LINES_LIMIT, Event, StoreLog, What, apply
+from cachelb.http.freshness import Heuristic
 from digest import store_key
 
 KEY = b"7F7F7A4F1B1F1CB79AAE1A82378AAB50"

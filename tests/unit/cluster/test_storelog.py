@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachelb.cluster.holdings import Holdings, Source, mask_of
-from cachelb.cluster.storelog import LINES_LIMIT, Event, Heuristic, StoreLog, What, apply, fresh_until
+from cachelb.cluster.storelog import LINES_LIMIT, Event, StoreLog, What, apply
 from digest import store_key
 
 VECTORS = Path(__file__).parents[2] / "vectors/storelog/squid57.txt"
@@ -224,7 +224,6 @@ def test_an_object_is_fresh_as_long_as_squid_says(date: int, modified: int, expi
 def test_without_a_heuristic_the_freshness_is_unknown() -> None:
     (event,) = StoreLog(None).read(line(modified=NOW - 1000, expires=-1))
     assert event.expires == 0
-    assert fresh_until(NOW, NOW, NOW - 1000, -1, Heuristic(50, 300)) == NOW + 300
 
 
 def test_applied_events_are_what_the_table_says() -> None:
