@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from cachelb.tools.icpq import Result, Trouble, canonical, main, render, resolve, status, summary
+from cachelb.tools.icpq import HTCP_PORT, Result, Trouble, canonical, line, main, resolve, status, summary
 
+from icp import htcp
+from icp.errors import BadPacket
+from icp.htcp import HtcpOpcode, HtcpReply
 from icp.packet import SRC_RTT, Opcode, pack_reply, parse_query
 
 
@@ -31,7 +34,11 @@ class Cache(threading.Thread):
             data, source = self.sock.recvfrom(65536)
             if not data:
                 return
-            query = parse_query(data)
+            try:
+                query = parse_query(data)
+            except BadPacket:
+                self.answer_htcp(htcp.parse_query(data), source)
+                continue
             self.asked.append(query.url)
             self.sources.append(source[0])
             words = {b"hit": Opcode.HIT, b"denied": Opcode.DENIED, b"silent": None}
@@ -39,6 +46,14 @@ class Cache(threading.Thread):
             if opcode is not None:
                 reply = pack_reply(opcode, query.reqnum, query.url, (4, 30) if query.flags & SRC_RTT else None)
                 self.sock.sendto(reply, source)
+
+    def answer_htcp(self, query: htcp.HtcpQuery, source: tuple[str, int]) -> None:
+        self.asked.append(query.what.url)
+        is_known = b"hit" in query.what.url
+        response = {HtcpOpcode.TST: (1, 0), HtcpOpcode.CLR: (2, 0)}[query.opcode][is_known]
+        reply = HtcpReply(query.opcode, query.msg_id, response, is_refusal=b"refused" in query.what.url)
+        if b"silent" not in query.what.url:
+            self.sock.sendto(htcp.pack_reply(reply), source)
 
     def stop(self) -> None:
         self.sock.sendto(b"", self.sock.getsockname())
@@ -67,7 +82,52 @@ def test_any_other_answer_is_1(cache: Cache, capsys: pytest.CaptureFixture[str],
 
 def test_no_answer_is_2(cache: Cache, capsys: pytest.CaptureFixture[str]):
     assert main([cache.name_and_port, "http://a/silent", "--timeout", "0.03"]) == 2
-    assert capsys.readouterr().out == "no answer within 0.03 s http://a/silent\n"
+    place = cache.name_and_port.replace(":", " port ")
+    assert capsys.readouterr().out == f"no answer from {place} within 0.03 s: http://a/silent\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--htcp"], ["--clear"], ["--source", "127.0.0.55"]])
+def test_a_port_where_nothing_listens_is_told_at_once(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    urls = [f"http://a/{number}" for number in range(1000)]
+    assert main([f"127.0.0.1:{port}", *urls, "--timeout", "0.03", *arguments]) == 2
+    assert capsys.readouterr().err == f"cachelb-icpq: nothing listens at 127.0.0.1 port {port} (UDP)\n"
+
+
+def test_each_answer_is_printed_when_it_comes(cache: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    shown: list[str] = []
+
+    def stop_after_two(*arguments: object, **more: object) -> None:
+        shown.append(" ".join(map(str, arguments)))
+        if len(shown) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.print", stop_after_two)
+    assert main([cache.name_and_port, "http://a/hit", "--count", "1000"]) == 2
+    assert [text.split()[0] for text in shown] == ["HIT", "HIT", "2"]
+    assert shown[2].startswith("2 queries: 2 HIT; ")
+
+
+@pytest.mark.parametrize(("word", "answer", "code"), [("hit", "HIT", 0), ("x", "MISS", 1), ("refused", "REFUSED", 1)])
+def test_htcp_asks_the_same_with_other_packets(
+    cache: Cache, capsys: pytest.CaptureFixture[str], word: str, answer: str, code: int
+):
+    assert main([cache.name_and_port, f"http://a/{word}", "--htcp"]) == code
+    assert capsys.readouterr().out.startswith(f"{answer} http://a/{word} ")
+
+
+@pytest.mark.parametrize(("word", "answer", "code"), [("hit", "GONE", 0), ("x", "ABSENT", 1), ("silent", "no", 2)])
+def test_a_url_is_cleared_by_htcp(cache: Cache, capsys: pytest.CaptureFixture[str], word: str, answer: str, code: int):
+    assert main([cache.name_and_port, f"http://a/{word}", "--clear", "--timeout", "0.03"]) == code
+    assert capsys.readouterr().out.startswith(f"{answer} ")
+    assert cache.asked[0] == b"http://a/" + word.encode()
+
+
+def test_a_url_that_no_packet_carries_is_told(cache: Cache, capsys: pytest.CaptureFixture[str]):
+    assert main([cache.name_and_port, "--raw", "x" * 8190, "--htcp"]) == 2
+    assert "a packet of" in capsys.readouterr().err
 
 
 def test_urls_are_sent_as_squid_stores_them(cache: Cache):
@@ -112,7 +172,9 @@ def test_the_source_address_can_be_chosen(cache: Cache):
         (["127.0.0.1:70000", "http://a/"], "the port must be a number"),
         (["127.0.0.1", "--raw", "x" * 8192], "8192 bytes; ICP carries at most 8191"),
         (["a..b", "http://a/"], "no address found"),
-        (["127.0.0.1", "http://a/", "--source", "192.0.2.1"], "address"),
+        (["", "http://a/"], "no host: no address found"),
+        (["http://127.0.0.1:3128", "http://a/"], "write HOST or HOST:PORT"),
+        (["127.0.0.1", "http://a/", "--source", "192.0.2.1"], "--source 192.0.2.1: "),
     ],
 )
 def test_what_cannot_be_asked_is_a_sentence_and_2(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]):
@@ -123,7 +185,9 @@ def test_what_cannot_be_asked_is_a_sentence_and_2(arguments: list[str], text: st
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["127.0.0.1"], ["h", "u", "--count", "0"], ["h", "u", "--timeout", "nan"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["127.0.0.1"], ["h", "u", "--count", "0"], ["h", "u", "--timeout", "nan"], ["h", "u", "--htcp", "--rtt"]]
+)
 def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -150,6 +214,11 @@ def test_servers_are_named_in_the_usual_ways(server: str, address: tuple[str, in
     assert resolve(server) == address
 
 
+def test_htcp_has_a_port_of_its_own():
+    assert resolve("127.0.0.1", HTCP_PORT) == ("127.0.0.1", 4827)
+    assert resolve("127.0.0.1:9", HTCP_PORT) == ("127.0.0.1", 9)
+
+
 def test_canonical_or_trouble():
     assert canonical(b"HTTP://A.com") == b"http://a.com/"
     with pytest.raises(Trouble):
@@ -166,4 +235,16 @@ def test_summary_without_answers_has_no_times():
 
 
 def test_the_way_to_the_origin_is_shown():
-    assert render([Result("u", "MISS", 1.0, (4, 30))], 1) == "MISS u 1.00 ms; origin 4 hops, 30 ms away"
+    assert line(Result("u", "MISS", 1.0, (4, 30)), ("10.0.0.1", 3130), 1) == "MISS u 1.00 ms; origin 4 hops, 30 ms away"
+
+
+def test_trouble_is_json_where_json_is_wanted(capsys: pytest.CaptureFixture[str]):
+    assert main(["127.0.0.1:x", "http://a/", "--json"]) == 2
+    assert "must be a number" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "cachelb-icpq 10.0.0.11 http://example.com/a " in capsys.readouterr().out
