@@ -10,6 +10,7 @@ Left out: when to fetch, redirects (Squid sends none), TLS, ports that require a
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -43,11 +44,14 @@ class Fetched(NamedTuple):
 
     last_modified: the node's date for it, for the next ``if_modified_since``; empty if it gave none.
     fresh_s: seconds until the node makes a new one, by the node's own clock; 0 if it does not say.
+    age_s: seconds since it was made; period_s: from then to the next one.  Likewise.
     """
 
     body: bytes
     last_modified: str
     fresh_s: float
+    age_s: float = 0.0
+    period_s: float = 0.0
 
 
 class FetchError(DigestError):
@@ -55,12 +59,14 @@ class FetchError(DigestError):
 
 
 class AnswerHead(NamedTuple):
-    """What matters of an answer's head.  length: -1 where no Content-Length is given."""
+    """What matters of an answer's head.  length: -1 where no Content-Length is given.  The others: see ``Fetched``."""
 
     status: int
     length: int
     last_modified: str
     fresh_s: float
+    age_s: float
+    period_s: float
 
 
 async def fetch_digest(
@@ -96,7 +102,7 @@ async def fetch_digest(
     except FetchError as problem:
         raise FetchError(f"{place}: {problem}") from None
     except (OSError, UnicodeError) as problem:  # UnicodeError: a host name that DNS cannot hold
-        raise FetchError(f"{place}: {problem}") from problem
+        raise FetchError(f"{place}: {_sentence(problem)}") from problem
 
 
 def parse_answer_head(data: bytes) -> AnswerHead:
@@ -121,12 +127,14 @@ def parse_answer_head(data: bytes) -> AnswerHead:
     length = fields.get(b"content-length")
     if length is not None and not _number(length):
         raise FetchError(f"Content-Length {length[:40]!r}")
-    last_modified = fields.get(b"last-modified", b"")
+    last_modified, date, expires = (fields.get(name, b"") for name in (b"last-modified", b"date", b"expires"))
     return AnswerHead(
         int(match[1]),
         -1 if length is None else int(length),
         last_modified.decode("ascii") if _date(last_modified) else "",
-        _seconds_between(fields.get(b"date", b""), fields.get(b"expires", b"")),
+        _seconds_between(date, expires),
+        _seconds_between(last_modified, date),
+        _seconds_between(last_modified, expires),
     )
 
 
@@ -147,7 +155,7 @@ async def _exchange(
             raise FetchError("answered without a Content-Length")
         if head.length > limit_bytes:
             raise FetchError(f"a digest of {head.length} bytes is above the limit of {limit_bytes}")
-        return Fetched(await _read_body(reader, head.length), head.last_modified, head.fresh_s)
+        return Fetched(await _read_body(reader, head.length), *head[2:])
     finally:
         writer.transport.abort()  # all that matters has been read
 
@@ -166,6 +174,14 @@ async def _read_body(reader: asyncio.StreamReader, length: int) -> bytes:
         return await reader.readexactly(length)
     except asyncio.IncompleteReadError as problem:
         raise FetchError(f"closed after {len(problem.partial)} of {length} bytes") from None
+
+
+def _sentence(problem: OSError | UnicodeError) -> str:
+    """What the system says, without asyncio's words and numbers, which repeat the address."""
+    number = getattr(problem, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return getattr(problem, "strerror", None) or str(problem)  # names: numbers of another kind
 
 
 def _request(place: str, path: str, if_modified_since: str) -> bytes:

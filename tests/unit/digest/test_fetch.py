@@ -81,7 +81,7 @@ def answer(status: str = "200 OK", *fields: str, body: bytes = b"") -> bytes:
 
 def test_the_captured_answer_is_fetched():
     fetched = ask(CAPTURED)
-    assert fetched == Fetched(BODY, DATE, 3600.0)
+    assert fetched == Fetched(BODY, DATE, 3600.0, age_s=5.0, period_s=3605.0)
     parse_digest(BODY)
 
 
@@ -215,6 +215,12 @@ def test_dates_are_used_when_they_are_some(fields: dict[str, str], expected: tup
     head = parse_answer_head(answer("200 OK", *(f"{name}: {value}" for name, value in fields.items())))
     assert (head.last_modified, head.fresh_s) == expected
     assert (head.status, head.length) == (200, -1)
+
+
+def test_age_and_period_follow_from_three_dates():
+    dates = {"Date": "Sat, 21 Nov 2026 00:52:45 GMT", "Last-Modified": DATE, "Expires": "Sat, 21 Nov 2026 00:52:15 GMT"}
+    head = parse_answer_head(answer("200 OK", *(f"{name}: {value}" for name, value in dates.items())))
+    assert (head.fresh_s, head.age_s, head.period_s) == (0.0, 60.0, 30.0)
 
 
 @given(st.binary(max_size=80))
