@@ -1,12 +1,12 @@
 """cachelb-digestq: look into a Squid cache digest, and ask it for URLs.
 
     cachelb-digestq digest.bin                                      header, fill, estimated false positives
-    cachelb-digestq http://10.0.0.11:3128 http://example.com/a      fetched from a node; is this URL in it?
+    cachelb-digestq http://10.0.0.11:3128 http://example.com/a      fetched from a cache; is this URL in it?
     cachelb-digestq digest.bin - < urls.txt                         one URL per line
     cachelb-digestq a.bin --merge b.bin --merge c.bin -o all.bin    unite digests of equal geometry
 
 Exit status: 0 yes to everything; 1 the answer is no: a URL is not contained, the bytes are no digest, the digests
-cannot be united, the node has none, a Squid would drop it as too full; 2 wrong usage, or something could not be read.
+cannot be united, the cache has none, a Squid would drop it as too full; 2 wrong usage, or something could not be read.
 
 Left out: what a yes means.  A digest says yes for some URLs that the cache does not hold, as often as estimated.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from digest import (
     NOT_READY,
     BadDigest,
     Digest,
+    Fetched,
     FetchError,
     GeometryMismatch,
     fetch_digest,
@@ -68,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources = [options.source, *options.merge]
         if len(set(sources)) < len(sources):
             raise Refusal("the same digest is named twice", TROUBLE)
-        digests = {source: load(source, options.timeout) for source in sources}
-        digest = union(digests)
+        loaded = {source: load(source, options.timeout) for source in sources}
+        digest = union({source: digest for source, (digest, _) in loaded.items()})
         if options.output:
             _write(options.output, digest)
     except GeometryMismatch as problem:
@@ -78,15 +80,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(problem, options.json)
     members = [Membership(url.decode("latin-1"), key.hex(), digest.mask.contains(key)) for url, key in urls]
     answer = describe(digest, sources, members)
+    if len(sources) == 1 and (fetched := loaded[sources[0]][1]) is not None:
+        answer["last_modified"], answer["fresh_s"] = fetched.last_modified, fetched.fresh_s
     print(json.dumps(answer, indent=2) if options.json else as_text(answer))
     return NO if digest.is_useless or not all(member.contained for member in members) else YES
 
 
-def load(source: str, timeout_s: float) -> Digest:
-    """Read a digest from a file or from an ``http://`` URL (no path: where Squids have it).  Raises Refusal."""
-    data = _fetch(source, timeout_s) if source.startswith("http://") else _read(source)
+def load(source: str, timeout_s: float) -> tuple[Digest, Fetched | None]:
+    """Read a digest from a file, or from an ``http://`` URL (no path: where Squids have it).  Raises Refusal.
+
+    Returns:
+        The digest, and what came with it where it was fetched.
+    """
+    fetched = _fetch(source, timeout_s) if source.startswith("http://") else None
+    data = _read(source) if fetched is None else fetched.body
     try:
-        return parse_digest(data)
+        return parse_digest(data), fetched
     except BadDigest as problem:
         raise Refusal(f"{source}: not a cache digest: {problem}", NO) from None
 
@@ -119,6 +128,9 @@ def as_text(answer: dict[str, Any]) -> str:
         f"fill              {answer['fill']:.1%}" + (", too full: a Squid drops it" if answer["useless"] else ""),
         f"false positives   {answer['false_positives']:.2%} (estimated)",
     ]
+    if "fresh_s" in answer:
+        age = f"the next one is due {answer['fresh_s']:.0f} s after this answer" if answer["fresh_s"] else "no Expires"
+        lines.append(f"made              {answer['last_modified'] or 'no Last-Modified'}; {age}")
     lines += [f"{'yes' if url['contained'] else 'no':4}{url['key']} {url['url']}" for url in answer["urls"]]
     return "\n".join(lines)
 
@@ -128,19 +140,25 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "cachelb-digestq", description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", help="a file, or http://HOST:PORT[/PATH] of a node")
+    parser.add_argument("source", help="a file, - for standard input, or http://HOST:PORT[/PATH] of a cache")
     parser.add_argument("urls", nargs="*", metavar="URL", help="is it contained?  -: one URL per line of standard input")
     parser.add_argument("--merge", action="append", default=[], metavar="SOURCE", help="unite with this one (repeatable)")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the digest, united if --merge is given")
     parser.add_argument("--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="for one fetch (10)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_intermixed_args(argv)  # URLs may follow options
+    options = parser.parse_intermixed_args(argv)  # URLs may follow options
+    if options.source == "-" and "-" in options.urls:
+        parser.error("the digest and the URLs cannot both come from standard input")
+    return options
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e6:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text}: seconds, above 0")
     return value
 
 
@@ -164,13 +182,19 @@ def _canonical(url: bytes) -> tuple[bytes, bytes]:
 def _read(name: str) -> bytes:
     limit = CONTROL_BYTES + MASK_LIMIT_BYTES
     try:
+        if name == "-":
+            return sys.stdin.buffer.read(limit + 1)
         with Path(name).open("rb") as file:
             return file.read(limit + 1)  # one byte too many is enough to be refused
     except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
-        raise Refusal(f"{name}: {getattr(problem, 'strerror', None) or problem}", TROUBLE) from None
+        hint = "" if not _looks_like_a_cache(name) else f"; a cache is written http://{name.removeprefix('https://')}"
+        raise Refusal(f"{name}: {getattr(problem, 'strerror', None) or problem}{hint}", TROUBLE) from None
 
 
-def _fetch(url: str, timeout_s: float) -> bytes:
+_looks_like_a_cache = re.compile(r"https://\S+|[^/\s]+:[0-9]+/?").fullmatch
+
+
+def _fetch(url: str, timeout_s: float) -> Fetched:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 3128
@@ -185,8 +209,8 @@ def _fetch(url: str, timeout_s: float) -> bytes:
     except FetchError as problem:
         raise Refusal(str(problem), TROUBLE) from None
     if answer is NOT_READY or answer is NOT_MODIFIED:
-        raise Refusal(f"{url}: the node has no digest (404): not built yet, or it has no cache_dir", NO)
-    return answer.body
+        raise Refusal(f"{url}: no digest there (404): not built yet, or the cache has no cache_dir", NO)
+    return answer
 
 
 def _write(name: str, digest: Digest) -> None:

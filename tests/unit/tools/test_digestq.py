@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import sys
 import threading
@@ -21,6 +22,7 @@ NODE1 = str(VECTORS / "digest-node1-body.bin")
 NODE2 = str(VECTORS / "digest-node2-body.bin")
 NODE3 = str(VECTORS / "digest-node3-body.bin")
 HELD = "http://127.0.0.10:8000/n1/obj0.html?q=0"
+FRESH_S = 3600  # of digest-http-response-full.bin
 ABSENT = "http://127.0.0.10:8000/absent/2"
 
 
@@ -147,7 +149,9 @@ def test_bytes_that_are_no_digest_are_a_no(tmp_path: Path, data: bytes, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["/nonexistent/x"], "No such file"),
+        (["/nonexistent/x"], "x: No such file or directory\n"),
+        (["10.0.0.11:3128"], "a cache is written http://10.0.0.11:3128\n"),
+        (["https://10.0.0.11"], "a cache is written http://10.0.0.11\n"),
         (["/"], "Is a directory"),
         (["a\0b"], "null byte"),
         ([NODE1, "www.example.com"], "not an absolute URL: www.example.com"),
@@ -168,7 +172,7 @@ def test_what_cannot_be_read_is_trouble_in_one_sentence(arguments: list[str], te
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["--nonsense"], [NODE1, "--timeout", "0"], [NODE1, "--timeout", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["-", "-"], ["--nonsense"], [NODE1, "--timeout", "0"], [NODE1, "--timeout", "x"]])
 def test_wrong_usage_is_trouble(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
         digestq.main(arguments)
@@ -179,8 +183,29 @@ def test_wrong_usage_is_trouble(arguments: list[str], capsys: pytest.CaptureFixt
 def test_a_digest_is_fetched_from_a_node(serve: Any, capsys: pytest.CaptureFixture[str]):
     port, requests = serve((VECTORS / "digest-http-response-full.bin").read_bytes())
     assert digestq.main([f"http://127.0.0.1:{port}", "--json"]) == 0
-    assert as_json(capsys)["capacity"] == 82
+    answer = as_json(capsys)
+    assert answer["capacity"] == 82
+    assert answer["last_modified"].endswith(" GMT")
+    assert answer["fresh_s"] == FRESH_S
     assert requests[0].startswith(b"GET /squid-internal-periodic/store_digest HTTP/1.1\r\n")
+
+
+def test_it_says_when_a_fetched_digest_was_made_and_when_the_next_is_due(serve: Any, capsys: pytest.CaptureFixture[str]):
+    whole = (VECTORS / "digest-http-response-full.bin").read_bytes()
+    port, _ = serve(whole)
+    assert digestq.main([f"http://127.0.0.1:{port}"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(rf"made {{14}}\w+, \d+ .* GMT; the next one is due {FRESH_S} s after this answer", last), last
+    body = whole.partition(b"\r\n\r\n")[2]
+    port, _ = serve(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert digestq.main([f"http://127.0.0.1:{port}"]) == 0
+    assert capsys.readouterr().out.endswith("\nmade              no Last-Modified; no Expires\n")
+
+
+def test_a_digest_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(NODE1).read_bytes())))
+    assert digestq.main(["-", HELD]) == 0
+    assert capsys.readouterr().out.startswith("digest            -\n")
 
 
 def test_a_digest_elsewhere_on_a_node_is_fetched_from_there(serve: Any, capsys: pytest.CaptureFixture[str]):
@@ -194,7 +219,7 @@ def test_a_digest_elsewhere_on_a_node_is_fetched_from_there(serve: Any, capsys: 
 def test_a_node_without_a_digest_is_a_no(serve: Any, capsys: pytest.CaptureFixture[str]):
     port, _ = serve(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
     assert digestq.main([f"http://127.0.0.1:{port}"]) == 1
-    assert "no digest (404)" in capsys.readouterr().err
+    assert "no digest there (404)" in capsys.readouterr().err
 
 
 def test_a_node_that_does_not_answer_is_trouble(serve: Any, capsys: pytest.CaptureFixture[str]):
