@@ -30,7 +30,7 @@ HOP_BY_HOP = frozenset(b"connection proxy-connection keep-alive te upgrade trans
 # The largest length that fits a signed 64-bit offset, as in Squid, nginx and the kernel.
 MAX_LENGTH = 2**63 - 1
 
-_ELEMENT = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*(?:"|\Z))+', re.DOTALL)
+_ELEMENT = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*(?:"|\\?\Z))+', re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,19}+")
 
 

@@ -18,6 +18,7 @@ from cachelb.http.grammar import MAX_LENGTH, parse_length, split_list
         (b'a="x, y", b', [b'a="x, y"', b"b"]),
         (b'a="x\\", y", b', [b'a="x\\", y"', b"b"]),
         (b'"open, and on', [b'"open, and on']),
+        (b'"open, and on,\\', [b'"open, and on,\\']),
     ],
 )
 def test_a_list_is_split_at_commas_outside_quotes(value: bytes, elements: list[bytes]) -> None:
