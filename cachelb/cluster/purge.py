@@ -171,7 +171,7 @@ class Purger:
         """How many there were.
 
         purges: asked for; refused: of these, because of too many; found, absent, unconfirmed: answers of nodes, and none;
-        repeated: purges that were confirmed later; dropped: those that never were; waiting (now): those to be repeated.
+        repeated: unconfirmed ones that were later; dropped: those that never were; waiting (now): those to be repeated.
         """
         words = ("purges", "refused", "found", "absent", "unconfirmed", "repeated")
         return {word: self._counts[word] for word in words} | {
@@ -243,7 +243,7 @@ class Purger:
         if told.confirmed:
             self._counts["found" if told.found else "absent"] += 1
             self._index.holdings.remove(key, slot)
-            self._backlog.done(name, purge)
+            self._counts["repeated"] += self._backlog.done(name, purge)
         else:
             self._counts["unconfirmed"] += 1
         if told.again:
@@ -274,7 +274,6 @@ class Purger:
             requests = [self._tell(node, purge, store_key(purge.url), _request(purge)) for purge in purges]
             answers = await asyncio.gather(*requests)
             for purge, told in zip(purges, answers, strict=True):
-                self._counts["repeated"] += told.confirmed
                 if not told.again:
                     self._backlog.done(node.view.name, purge)
             wait_s = min(max(2 * wait_s, PAUSE_S), PAUSE_MAX_S) if any(told.again for told in answers) else 0.0

@@ -5,6 +5,8 @@ address of its host is nearest to us.  So nodes that share an address cannot be 
 is said once, unless they have places of their own: there the destination says whose it is, and any node's address or one of
 loopback may send.  What comes from elsewhere is counted, and told once a minute.
 
+What a Squid sends while nobody listens is lost, and the first line after that too (ECONNREFUSED): its digest tells what is there.
+
 The log shares the event loop with ICP, and anybody can forge a node's address.  What keeps a flood from hurting: uvloop takes
 no more than 32 datagrams from a socket before it looks at the others, we read few lines of each, and of one node no more than
 LINES_PER_S.  Time of an ICP answer while somebody sends all that one core can, in ms (2026-11, two cores for all; 7 to 13 us
