@@ -164,6 +164,11 @@ class Squid:
                 pass
             self.kill()
 
+    def empty(self) -> None:
+        """Remove its cache, while it is stopped: the next start makes a new one."""
+        shutil.rmtree(self.directory / "cache")
+        (self.directory / "squid.conf").unlink()
+
     def pause(self) -> None:
         """SIGSTOP: the kernel still accepts connections, nothing answers.  What a hung node looks like."""
         os.kill(self.pid, signal.SIGSTOP)
