@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -22,15 +22,16 @@ from .packet import MAX_URL, SRC_RTT, VERSION, Opcode, Query, header_fault, pack
 Holds = Callable[[bytes], bool | None]
 Ask = Callable[[bytes], Coroutine[Any, Any, bool | None]]
 Rtt = Callable[[bytes], tuple[int, int] | None]
+Answer = bytes | Coroutine[Any, Any, bytes] | None
 
 # a scheme, and then nothing that is not printable: what Squid answers with ERR.  Whether host and port make sense is the
 # lookup's to say (BadUrl)
 _is_url = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+:[!-~\x80-\xff]+").fullmatch
 
 
-_PLAIN_QUERY = struct.Struct(">HHI")  # opcode and version, length, reqnum
-_PLAIN_REPLY = struct.Struct(">BBHI12x")
-_QUERY_AND_VERSION = Opcode.QUERY << 8 | VERSION
+_PLAIN_QUERY = struct.Struct(">II")  # opcode, version and length; reqnum
+_PLAIN_REPLY = struct.Struct(">II12x")
+_QUERY_HEAD, _HIT_HEAD, _MISS_HEAD = (opcode << 24 | VERSION << 16 for opcode in (Opcode.QUERY, Opcode.HIT, Opcode.MISS))
 _URL = 24  # where it begins in a query, and how much longer a query is than its URL and NUL
 
 
@@ -151,7 +152,7 @@ class Answerer:
         """Other networks from now on."""
         self._sources.allow(allowed)
 
-    def answer(self, datagram: bytes, source: str, now: float) -> bytes | Coroutine[Any, Any, bytes] | None:
+    def answer(self, datagram: bytes, source: str, now: float) -> Answer:
         """The datagram to send back, a coroutine that will give it, or None.
 
         Args:
@@ -159,35 +160,48 @@ class Answerer:
             source: The sender's IP address.
             now: Monotonic seconds; milliseconds are exact enough.
         """
-        standing = self._standing(source, now)
-        if not standing:
-            return self._turn_away(datagram, source, standing is None)
-        if self._is_simple and self.serving and source not in self._denied.told:
-            plain = self._plain(datagram)
-            if plain is not None:
-                return plain
-        return self._slow(datagram, source)
+        return self.answer_all((datagram,), (source,), now)[0]
 
-    def _plain(self, datagram: bytes) -> bytes | None:
-        """A sound query in normal times, in one go: 1.0 us instead of 2.0 (2026-11).  None: not that, see ``_slow``."""
-        size = len(datagram)
-        if not _URL < size <= _URL + MAX_URL + 1:
-            return None
-        head, length, reqnum = _PLAIN_QUERY.unpack_from(datagram)
-        if head != _QUERY_AND_VERSION or length != size or not reqnum or datagram.find(0, _URL) != size - 1:
-            return None
-        url = datagram[_URL:-1]
-        try:
-            is_held = self._holds(url)
-        except Exception:  # _slow asks again and knows what to do
-            return None
-        if not is_held and not _is_url(url):
-            return None
-        self.counts[0 if is_held else 1] += 1
-        return _PLAIN_REPLY.pack(2 if is_held else 3, VERSION, size - 4, reqnum) + datagram[_URL:]
+    def answer_all(self, datagrams: Sequence[bytes], sources: Sequence[str], now: float) -> list[Answer]:
+        """What ``answer`` gives for each of them, in their order.
 
-    def _slow(self, datagram: bytes, source: str) -> bytes | Coroutine[Any, Any, bytes] | None:
-        """What ``_plain`` leaves; also its twin in tests."""
+        A sound query in normal times is dealt with here in one go, 1.2 us instead of 3 (2026-11); all else in ``_slow``.
+        """
+        standing, told, holds = self._standing, self._denied.told, self._holds
+        is_plain = self._is_simple and self.serving
+        answers: list[Answer] = []
+        add = answers.append
+        hits = misses = 0
+        for datagram, source in zip(datagrams, sources, strict=True):
+            may_ask = standing(source, now)
+            if not may_ask:
+                add(self._turn_away(datagram, source, may_ask is None))
+                continue
+            size = len(datagram)
+            if _URL < size <= _URL + MAX_URL + 1 and is_plain and source not in told:
+                head, reqnum = _PLAIN_QUERY.unpack_from(datagram)
+                if head == _QUERY_HEAD + size and reqnum and datagram.find(0, _URL) == size - 1:
+                    url = datagram[_URL:-1]
+                    try:
+                        is_held = holds(url)
+                    except Exception:  # _slow asks again and knows what to do
+                        add(self._slow(datagram, source))
+                        continue
+                    if is_held:
+                        hits += 1
+                        add(_PLAIN_REPLY.pack(_HIT_HEAD + size - 4, reqnum) + datagram[_URL:])
+                        continue
+                    if _is_url(url):
+                        misses += 1
+                        add(_PLAIN_REPLY.pack(_MISS_HEAD + size - 4, reqnum) + datagram[_URL:])
+                        continue
+            add(self._slow(datagram, source))
+        self.counts[0] += hits
+        self.counts[1] += misses
+        return answers
+
+    def _slow(self, datagram: bytes, source: str) -> Answer:
+        """What ``answer_all`` leaves; also its twin in tests."""
         fault = header_fault(datagram)
         if fault is not None:
             self._dropped(fault)

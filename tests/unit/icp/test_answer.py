@@ -291,6 +291,34 @@ def test_the_short_way_gives_what_the_long_way_gives(data: bytes, at: int, chang
     assert short.counters() == long.counters()
 
 
+SEEDS = [path.read_bytes() for path in sorted(VECTORS.glob("*.bin"))]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(SEEDS) | st.binary(max_size=30) | st.just(pack_query(8, b"http://raises/")),
+            st.sampled_from(["10.0.0.1", "10.0.0.2", "192.0.2.1"]),
+        ),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_many_are_answered_as_each_would_be(asked_by: list[tuple[bytes, str]], is_serving: bool):
+    def lookup(url: bytes) -> bool:
+        if b"raises" in url:
+            raise KeyError(url)
+        return holds(url)
+
+    at_once, singly, slowly = (answerer(holds=lookup, rate_per_s=1, burst=4, denied_budget=2) for _ in range(3))
+    at_once.serving = singly.serving = slowly.serving = is_serving
+    slowly._is_simple = False
+    answers = at_once.answer_all([datagram for datagram, _ in asked_by], [source for _, source in asked_by], 1.0)
+    assert answers == [singly.answer(datagram, source, 1.0) for datagram, source in asked_by]
+    assert answers == [slowly.answer(datagram, source, 1.0) for datagram, source in asked_by]
+    assert at_once.counters() == singly.counters() == slowly.counters()
+
+
 @given(st.binary(max_size=60) | st.binary(max_size=40).map(lambda text: pack_query(9, text.replace(b"\0", b""))))
 def test_no_reply_is_longer_than_its_query_or_a_query(data: bytes):
     asked = answerer()

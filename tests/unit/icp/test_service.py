@@ -1,4 +1,4 @@
-"""The service over real loopback sockets, on the standard event loop and on uvloop."""
+"""The service over real loopback sockets, on the standard event loop and on uvloop, with and without batches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ import pytest
 import uvloop
 
 from icp import service as module
+from icp import sieve
+from icp.batch import SLOTS
+from icp.packet import pack_query
 from icp.service import Service
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine], object]:
+@pytest.fixture(params=["asyncio", "uvloop", "uvloop, one by one"])
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Coroutine], object]:
     """Runs a coroutine on that event loop."""
-    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+    if "one by one" in request.param:
+        monkeypatch.setattr(module.Batch, "of", lambda sock: None)
 
     def runner(coroutine: Coroutine) -> object:
         with asyncio.Runner(loop_factory=factory) as made:
@@ -27,9 +32,19 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine], object]:
     return runner
 
 
+@pytest.fixture
+def run_batches(monkeypatch: pytest.MonkeyPatch) -> Callable[[Coroutine], object]:
+    """Runs a coroutine on uvloop; whatever waits behind the first datagram comes in batches."""
+    with client() as sock:
+        if module.Batch.of(sock) is None:
+            pytest.skip("no recvmmsg here")
+    monkeypatch.setattr(module, "PAUSE", 0)
+    return lambda coroutine: uvloop.run(asyncio.wait_for(coroutine, 20))
+
+
 @asynccontextmanager
-async def serving(answer, *hosts: str):
-    service = await Service.start([(host, 0) for host in hosts or ("127.0.0.1",)], answer)
+async def serving(answer, *hosts: str, **options):
+    service = await Service.start([(host, 0) for host in hosts or ("127.0.0.1",)], answer, **options)
     try:
         yield service
     finally:
@@ -76,7 +91,7 @@ def test_answers_go_to_who_asked_with_his_address_and_the_time(run):
                 assert await ask(second, b"b", service.addresses[0]) == b"B"
             assert [source for source, _ in seen] == ["127.0.0.7", "127.0.0.8"]
             assert abs(seen[0][1] - asyncio.get_running_loop().time()) < 5
-            assert service.counters() == {"received": 2, "sent": 2, "unsent": 0, "crashed": 0, "overloaded": 0}
+            assert {name: count for name, count in service.counters().items() if count} == {"received": 2, "sent": 2}
 
     run(scenario())
 
@@ -152,6 +167,7 @@ def test_what_raises_in_the_answering_is_counted_and_told_once(run, caplog: pyte
                 for _ in range(5):
                     sock.sendto(b"bad", service.addresses[0])
                 assert await ask(sock, b"good", service.addresses[0]) == b"good"
+                assert service.received == 6
             assert service.crashed == 5
 
     with caplog.at_level(logging.ERROR):
@@ -274,5 +290,234 @@ def test_an_address_in_use_is_an_error_and_nothing_is_held(run):
             await asyncio.sleep(0.01)
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.bind(address)
+
+    run(scenario())
+
+
+# batches
+
+
+def batching(answer):
+    """`answer` for many, and the list of how many they were each time."""
+    batches: list[int] = []
+
+    def answer_all(datagrams, sources, now):
+        batches.append(len(datagrams))
+        return [answer(datagram, source, now) for datagram, source in zip(datagrams, sources, strict=True)]
+
+    return answer_all, batches
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_waits_is_answered_in_batches_each_to_its_sender(run_batches, host: str):
+    async def scenario():
+        def answer(datagram: bytes, source: str, now: float) -> bytes:
+            return source.encode() + b" " + datagram
+
+        answer_all, batches = batching(answer)
+        async with serving(answer, host, answer_all=answer_all) as service:
+            with client(host) as first, client(host) as second:
+                for number in range(50):
+                    for sock in (first, second):
+                        sock.sendto(b"%d" % number, service.addresses[0])
+                for sock in (first, second):
+                    assert [await receive(sock) for _ in range(50)] == [b"%s %d" % (host.encode(), n) for n in range(50)]
+            assert (service.received, service.sent) == (100, 100)
+            assert sum(batches) >= 90
+            assert max(batches) == SLOTS
+
+    run_batches(scenario())
+
+
+def test_in_a_batch_silence_is_silence_and_what_takes_time_comes_later(run_batches):
+    async def scenario():
+        gate = asyncio.Event()
+
+        async def slow(datagram: bytes) -> bytes:
+            await gate.wait()
+            return datagram
+
+        def answer(datagram: bytes, source: str, now: float):
+            return {b"slow": slow(datagram), b"none": None}.get(datagram, datagram) if len(datagram) == 4 else datagram
+
+        answer_all, batches = batching(
+            lambda datagram, source, now: None if datagram == b"none" else answer(datagram, source, now)
+        )
+        async with serving(lambda datagram, source, now: datagram, "127.0.0.1", answer_all=answer_all) as service:
+            with client() as first, client("127.0.0.2") as second:
+                for text in (b"1", b"none", b"slow", b"2", b"none", b"3"):
+                    for sock in (first, second):
+                        sock.sendto(text, service.addresses[0])
+                for sock in (first, second):
+                    assert [await receive(sock) for _ in range(3)] == [b"1", b"2", b"3"]
+                gate.set()
+                for sock in (first, second):
+                    assert await receive(sock) == b"slow"
+            assert (service.received, service.sent, service.unsent) == (12, 8, 0)
+            assert sum(batches) == 11
+
+    run_batches(scenario())
+
+
+def test_one_that_cannot_be_answered_does_not_harm_the_rest_of_its_batch(run_batches, caplog: pytest.LogCaptureFixture):
+    async def scenario():
+        def answer(datagram: bytes, source: str, now: float) -> bytes:
+            if datagram == b"bad":
+                raise RuntimeError("boom")
+            return datagram
+
+        answer_all, _ = batching(answer)
+        async with serving(answer, answer_all=answer_all) as service:
+            with client() as sock:
+                for text in (b"1", b"2", b"bad", b"3"):
+                    sock.sendto(text, service.addresses[0])
+                assert [await receive(sock) for _ in range(3)] == [b"1", b"2", b"3"]
+            assert (service.received, service.sent, service.crashed) == (4, 3, 1)
+
+    with caplog.at_level(logging.CRITICAL):
+        run_batches(scenario())
+
+
+def test_what_makes_no_sense_as_answers_is_counted_and_the_service_goes_on(run_batches, caplog: pytest.LogCaptureFixture):
+    async def scenario():
+        async with serving(lambda datagram, source, now: datagram, answer_all=lambda *_: ["x", 7]) as service:
+            with client() as sock:
+                for text in (b"1", b"2", b"3"):
+                    sock.sendto(text, service.addresses[0])
+                await until(lambda: service.crashed > 0)
+                assert await receive(sock) == b"1"
+                assert await ask(sock, b"4", service.addresses[0]) == b"4"
+
+    with caplog.at_level(logging.CRITICAL):
+        run_batches(scenario())
+
+
+def test_in_a_batch_too_what_cannot_be_sent_is_counted(run_batches):
+    async def scenario():
+        def answer(datagram: bytes, source: str, now: float) -> bytes:
+            return b"x" * 65_535 if datagram == b"large" else datagram
+
+        async with serving(answer) as service:
+            with client() as sock:
+                for text in (b"1", b"large", b"2", b"large"):
+                    sock.sendto(text, service.addresses[0])
+                assert [await receive(sock), await receive(sock)] == [b"1", b"2"]
+                await until(lambda: service.unsent == 2)
+            assert service.sent == 2
+
+    run_batches(scenario())
+
+
+def test_other_work_of_the_event_loop_is_not_kept_waiting(run_batches, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "MAX_FULL", 2)
+
+    async def scenario():
+        goes: list[int] = []
+
+        def answer(datagram: bytes, source: str, now: float) -> None:
+            if not goes:
+                asyncio.get_running_loop().call_soon(lambda: goes.append(service.received))
+                goes.append(0)
+
+        answer_all, batches = batching(answer)
+        async with serving(answer, answer_all=answer_all) as service:
+            with client() as sock:
+                for _ in range(400):
+                    sock.sendto(b"x", service.addresses[0])
+                await until(lambda: service.received == 400)
+            assert 2 * (1 + SLOTS) <= goes[1] <= 2 * SLOTS + module.LIBUV_READS
+            assert max(batches) == SLOTS
+
+    run_batches(scenario())
+
+
+def test_closing_while_a_batch_is_answered_does_no_harm(run_batches):
+    async def scenario():
+        def answer(datagram: bytes, source: str, now: float) -> bytes:
+            if datagram == b"3":
+                service.close()
+            return datagram
+
+        service = await Service.start([("127.0.0.1", 0)], answer)
+        with client() as sock:
+            for number in range(100):
+                sock.sendto(b"%d" % number, service.addresses[0])
+            await until(lambda: service._is_closed)
+            await asyncio.sleep(0)
+            assert service.crashed == 0
+
+    run_batches(scenario())
+
+
+# floods
+
+GOOD = pack_query(1, b"http://a/")
+
+
+def echo_good(datagram: bytes, source: str, now: float) -> bytes | None:
+    return datagram if datagram == GOOD else None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_flood_of_what_gets_no_answer_is_kept_away_for_a_while(run, monkeypatch: pytest.MonkeyPatch, host: str):
+    monkeypatch.setattr(module, "FLOOD_PER_S", 20)
+    monkeypatch.setattr(module, "SIEVE_S", 0.2)
+
+    async def scenario():
+        async with serving(echo_good, host, program=sieve.ICP) as service:
+            with client(host) as sock:
+                for _ in range(20):
+                    sock.sendto(b"bad", service.addresses[0])
+                await until(lambda: service.floods == 1)
+                for _ in range(10):
+                    sock.sendto(b"bad", service.addresses[0])
+                assert await ask(sock, GOOD, service.addresses[0]) == GOOD
+                assert (service.received, service.counters()["dropped"]) == (21, 10)
+                await until(lambda: service._sieve is None)
+                sock.sendto(b"bad", service.addresses[0])
+                await until(lambda: service.received == 22)
+            assert service.floods == 1
+
+    run(scenario())
+
+
+def test_silence_now_and_then_is_no_flood(run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "FLOOD_PER_S", 3)
+
+    async def scenario():
+        async with serving(echo_good, program=sieve.ICP) as service:
+            for now in range(20):
+                service.kept_silent(1, 1 + now * 0.6)
+            assert service.floods == 0
+            service.kept_silent(3, 20.0)
+            assert service.floods == 1
+
+    run(scenario())
+
+
+def test_without_a_program_a_flood_is_only_a_lot_of_datagrams(run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "FLOOD_PER_S", 2)
+
+    async def scenario():
+        async with serving(echo_good) as service:
+            with client() as sock:
+                for _ in range(50):
+                    sock.sendto(b"bad", service.addresses[0])
+                await until(lambda: service.received == 50)
+            assert (service.floods, service.counters()["dropped"]) == (0, 0)
+
+    run(scenario())
+
+
+def test_a_program_that_the_kernel_does_not_take_is_tried_once(run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "FLOOD_PER_S", 2)
+    monkeypatch.setattr(module, "SIEVE_S", 0.0)
+
+    async def scenario():
+        async with serving(echo_good, program=bytes(8)) as service:
+            for _ in range(5):
+                service.kept_silent(2, 1.0)
+                await until(lambda: service._sieve is None)
+            assert service.floods == 0
 
     run(scenario())
