@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from .owners import Owners
 
 OWNERS = 3  # as many as the relay tries (relay.attempts.TARGETS_MAX)
-MAX_UNDER_WAY = 2_000  # purges; at 5 ms each that is 400,000 a second
+MAX_UNDER_WAY = 2_000  # purges: as many as a Squid answers in 1.3 s (2026-11); what waits for longer than 3 s fails
 FIELDS_BYTES = 16_384  # of one purge
-REPEATED_AT_ONCE = 32  # of one node: half of what it is asked at once, so that new ones are not kept waiting
+REPEATED_AT_ONCE = 16  # of one node: half of what it is asked at once, so that new ones are not kept waiting
 STUCK_AFTER = 8  # times without an answer in a row: then only its backlog asks it, so that a hung node keeps nobody waiting
 PAUSE_S = 5.0  # after a node that is alive gave no answer; doubled up to
 PAUSE_MAX_S = 60.0
@@ -185,6 +185,7 @@ class Purger:
             node.lines.close()
             if node.repeating is not None:
                 node.repeating.cancel()
+        self._nodes.clear()
 
     async def _purge(self, url: bytes, fields: bytes) -> Purged:
         self._counts["purges"] += 1
@@ -198,10 +199,11 @@ class Purger:
         key = store_key(purge.url)
         targets = self._targets(purge.url)
         self._index.forget_url(purge.url)
+        asked = [node for node in targets if not node.absence]
         problems = [problem for node in targets if (problem := self._remember_absent(node, purge))]
         self._under_way += 1
         try:
-            told = await asyncio.gather(*[self._tell(node, purge, key, request) for node in targets if not node.absence])
+            told = await asyncio.gather(*[self._tell_first(node, purge, key, request) for node in asked])
         finally:
             self._under_way -= 1
         problems += [answer.problem for answer in told if answer.problem]
@@ -231,7 +233,7 @@ class Purger:
             node.complain("dropped", now, text)
 
     async def _tell(self, node: _Node, purge: Purge, key: bytes, request: bytes) -> _Told:
-        """Ask one node, count and note what it says."""
+        """Ask one node, and count what it says."""
         name = node.view.name
         slot = node.view.slot
         try:
@@ -246,13 +248,22 @@ class Purger:
             self._counts["repeated"] += self._backlog.done(name, purge)
         else:
             self._counts["unconfirmed"] += 1
-        if told.again:
+            if not told.again:
+                node.complain("refused", self._clock(), told.problem)
+        return told
+
+    async def _tell_first(self, node: _Node, purge: Purge, key: bytes, request: bytes) -> _Told:
+        """The same, and remember it if it must be repeated."""
+        told = await self._tell(node, purge, key, request)
+        if told.again and self._has(node):
             self._remember(node, purge)
             if node.repeating is None:
                 self._repeat_soon(node, PAUSE_S)
-        elif told.problem:
-            node.complain("refused", self._clock(), told.problem)
         return told
+
+    def _has(self, node: _Node) -> bool:
+        """Whether `node` has not left."""
+        return self._nodes.get(node.view.slot) is node
 
     def _repeat_soon(self, node: _Node, wait_s: float) -> None:
         if node.repeating is not None:
@@ -270,7 +281,7 @@ class Purger:
     async def _repeat(self, node: _Node, wait_s: float) -> None:
         """Tell `node` all that it has missed, until nothing is left or it is not live any more."""
         await asyncio.sleep(wait_s)
-        while node.is_live and (purges := self._backlog.oldest(node.view.name, REPEATED_AT_ONCE)):
+        while self._has(node) and node.is_live and (purges := self._backlog.oldest(node.view.name, REPEATED_AT_ONCE)):
             requests = [self._tell(node, purge, store_key(purge.url), _request(purge)) for purge in purges]
             answers = await asyncio.gather(*requests)
             for purge, told in zip(purges, answers, strict=True):

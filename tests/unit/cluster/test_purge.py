@@ -291,7 +291,45 @@ def test_a_live_node_that_gave_no_answer_is_asked_again_after_a_while(monkeypatc
             await node.start()
             await until(lambda: farm.purger.counters()["repeated"] == 1)
             assert farm.purger.counters()["waiting"] == 0
-            assert farm.purger._nodes[node.slot].repeating is None
+            await until(lambda: farm.purger._nodes[node.slot].repeating is None)
+
+    run(scenario())
+
+
+def test_what_is_repeated_in_vain_grows_no_younger(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "PAUSE_S", 0.02)
+
+    async def scenario() -> None:
+        async with farm_of(1) as farm:
+            farm.nodes[0].stop()
+            await farm.purger.purge(URL)
+            farm.now += 80_000
+            await until(lambda: farm.purger.counters()["unconfirmed"] >= 3)
+            farm.now += 80_000
+            await until(lambda: farm.purger.counters()["dropped"] == 1)
+            assert farm.purger.counters()["waiting"] == 0
+
+    run(scenario())
+
+
+def test_a_node_that_leaves_while_it_is_asked_is_asked_no_more(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(purges.PurgeLines.ask, "__defaults__", (0.2,))
+    monkeypatch.setattr(module, "PAUSE_S", 0.0)
+
+    async def scenario() -> None:
+        async with farm_of(2) as farm:
+            everyone = farm.nodes
+            gone = everyone[1]
+            gone.gate.clear()
+            purging = asyncio.ensure_future(farm.purger.purge(URL))
+            await until(lambda: len(gone.requests) == 1)
+            farm.nodes = farm.nodes[:1]
+            farm.place()
+            assert outcome(await purging) == (2, 1, 0)
+            assert farm.purger.counters()["waiting"] == 0
+            await asyncio.sleep(0.05)
+            assert len(gone.requests) == 1
+            farm.nodes = everyone
 
     run(scenario())
 
@@ -370,7 +408,8 @@ def test_when_the_first_owners_are_dead_those_who_took_over_are_asked():
 
 
 def test_a_node_that_hangs_costs_the_time_limit_a_few_times_only(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(purges.PurgeLines.ask, "__defaults__", (0.02,))
+    monkeypatch.setattr(purges.PurgeLines.ask, "__defaults__", (0.2,))
+    monkeypatch.setattr(module, "STUCK_AFTER", 2)
     monkeypatch.setattr(module, "PAUSE_S", 100.0)
 
     async def scenario() -> None:
@@ -379,7 +418,7 @@ def test_a_node_that_hangs_costs_the_time_limit_a_few_times_only(monkeypatch: py
             node.gate.clear()
             for _ in range(module.STUCK_AFTER):
                 purged = await farm.purger.purge(URL)
-                assert purged.problems == ("cache0 has not confirmed (no answer within 0.02 s): will be purged when it is back",)
+                assert purged.problems == ("cache0 has not confirmed (no answer within 0.2 s): will be purged when it is back",)
             asked = len(node.requests)
             purged = await farm.purger.purge(URL)
             assert outcome(purged) == (1, 1, 0)
@@ -508,7 +547,7 @@ def test_closing_ends_what_is_repeated():
             assert task is not None
             farm.purger.close()
             await until(task.done)
-            assert farm.purger._nodes[10].repeating is None
+            assert task.cancelled()
 
     run(scenario())
 
