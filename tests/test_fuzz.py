@@ -32,6 +32,7 @@ MUST_FIND = {
         "refused ambiguous",
     ),
     "fields": ("a body", "refused BAD_FRAMING", "refused BAD_REQUEST", "refused EXPECTATION_FAILED", "refused NOT_IMPLEMENTED"),
+    "freshness": ("stored", "stored, stale at once", "refused: not stored"),
     "head": ("chunked", "a body", "no body", "more is needed", "refused BAD_VERSION", "refused by its fields BAD_FRAMING"),
     "htcp": (
         *("TST query: 0", "TST query: 1", "CLR query: 0", "CLR query: 2", "TST reply", "CLR reply"),
