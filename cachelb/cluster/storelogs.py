@@ -2,11 +2,11 @@
 
 Whose datagram it is, its sender's address says and nothing else: a Squid sends its log from any port, and from whichever
 address of its host is nearest to us.  So nodes that share an address cannot be told apart and are not listened to, which
-is said once, unless they have places of their own (``[[node]] store_log``): there the destination says whose it is, and any node's
-address or a loopback one may send.  What comes from elsewhere is counted, and told once a minute.
+is said once, unless they have places of their own (``[[node]] store_log``): there the destination says whose it is, and any
+node's address or a loopback one may send.  What comes from elsewhere is counted, and told once a minute.
 
-What a Squid sends while nobody listens is lost, and the first line after that too (ECONNREFUSED, Squid 5.7); the
-node's digest makes up for it.
+What a Squid sends while nobody listens is lost, and the first line after that too (ECONNREFUSED, Squid 5.7); the node's
+digest makes up for it.
 
 The log shares the event loop with ICP, and anybody can forge a node's address.  What keeps a flood from hurting: uvloop takes
 no more than 32 datagrams from a socket before it looks at the others, we read few lines of each, and of one node no more than
