@@ -19,7 +19,8 @@ over a restart (``saved``), and which nodes are live.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .record import (
     BUCKETS,
@@ -42,7 +43,7 @@ from .record import (
     head_of,
     lower,
 )
-from .slots import Slots
+from .slots import Slots, mask_of
 
 __all__ = ["BUCKETS", "KEYS_LIMIT", "KEY_BYTES", "RECORD", "SLOTS", "Holding", "Holdings", "Source", "mask_of"]
 
@@ -63,14 +64,6 @@ _STEP = 256
 
 # Keys of some records of one node, end to end, when each becomes stale, and their marks -> their new marks, or GONE.
 Judge = Callable[[bytes, list[int], list[int]], Sequence[int]]
-
-
-def mask_of(nodes: Iterable[int]) -> int:
-    """A set of nodes as ``holds`` takes it: bit n stands for node n."""
-    mask = 0
-    for node in nodes:
-        mask |= 1 << node
-    return mask
 
 
 class Holdings:
@@ -211,33 +204,38 @@ class Holdings:
         """The node's process may be another one from now on: what is recorded of it so far has the mark OLD."""
         self._slots.turn(node)
 
-    def visit(self, first: int, judges: Mapping[int, Judge], work: int = 6_000) -> int:
-        """Let the judges decide about their nodes' records, from bucket `first` on.
+    def visit(self, first: int, judges: Mapping[int, Judge], last: int = BUCKETS, work: int = 1_000) -> int:
+        """Let the judges decide about their nodes' records in buckets `first` to `last`, the latter excluded.
 
         Args:
             judges: by node.
-            work: how much to do: 1 for each bucket and record that is looked at, 8 more for each that is judged.
+            work: how much to do: 1 for each bucket, 4 for each record that is judged; 1,000 take about 0.7 ms (2026-11).
 
         Returns:
-            The bucket with which to go on; BUCKETS after the last.
+            The bucket with which to go on, at most `last`.
         """
         slots = {self._of[node]: node for node in judges if node in self._of}
-        at = first
         places: list[tuple[int, bytearray, int]] = []  # slot, bucket, where in it
         found: dict[int, tuple[list[bytes], list[int], list[int]]] = {slot: ([], [], []) for slot in slots}
-        while work > 0 and at < BUCKETS:
+        # a tag's first byte is the lower half of its slot: most records are passed over without a look at the rest
+        lower_halves = bytearray(256)
+        for slot in slots:
+            lower_halves[slot & 255] = 1
+        at = first
+        while work > 0 and at < last:
             bucket = self._buckets[at]
-            for number, (expires, tag) in enumerate(TAILS.iter_unpack(bucket)):
+            for number in itertools.compress(itertools.count(), bucket[TAG_AT::_SIZE].translate(lower_halves) if bucket else b""):
+                start = number * _SIZE
+                expires, tag = TAIL.unpack_from(bucket, start + TAIL_AT)
                 slot = tag & SLOT
                 if slot in slots:
-                    start = number * _SIZE
                     places.append((slot, bucket, start))
                     keys, times, marks = found[slot]
                     keys.append(head_of(at) + bucket[start : start + KEY_BYTES - 2])
                     times.append(expires)
                     marks.append((tag ^ self._stamps[slot] & GENERATION) >> SOURCE_SHIFT)
-                    work -= 8
-            work -= 1 + len(bucket) // _SIZE
+                    work -= 4
+            work -= 1
             at += 1
         new = {
             slot: iter(judges[slots[slot]](b"".join(keys), times, marks)) for slot, (keys, times, marks) in found.items() if keys

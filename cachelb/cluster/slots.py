@@ -13,6 +13,14 @@ from collections.abc import Iterable, Mapping
 from .record import GENERATION, RECENT, SLOTS
 
 
+def mask_of(nodes: Iterable[int]) -> int:
+    """A set of nodes as ``holds`` takes it: bit n stands for node n."""
+    mask = 0
+    for node in nodes:
+        mask |= 1 << node
+    return mask
+
+
 class Slots:
     """4,096 slots for nodes, which are numbered likewise.
 

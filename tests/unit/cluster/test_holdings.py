@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cachelb.cluster import holdings as module
 from cachelb.cluster.holdings import BUCKETS, MARGIN_S, STALE_KEPT_S, Holding, Holdings, Source, mask_of
+from cachelb.cluster.record import GONE, MARK_OLD, MARK_RECENT
 
 NOW = 1_800_000_000
 LATER = NOW + 3600
@@ -313,3 +314,129 @@ def test_memory_is_given_back() -> None:
     (bucket,) = filter(None, holdings._buckets)
     assert len(bucket) == 15 * 20
     assert sys.getsizeof(bucket) < 15 * 20 + 64
+
+
+def seen_by(holdings: Holdings, node: int, *, work: int = 1_000) -> dict[bytes, tuple[int, int]]:
+    """Time and mark of each key of a node, as a judge that changes nothing sees them."""
+    found: dict[bytes, tuple[int, int]] = {}
+
+    def judge(keys: bytes, times: list[int], marks: list[int]) -> list[int]:
+        for number, (expires, mark) in enumerate(zip(times, marks, strict=True)):
+            found[keys[number * 16 : number * 16 + 16]] = expires, mark
+        return marks
+
+    at = 0
+    while at < BUCKETS:
+        at = holdings.visit(at, {node: judge}, work=work)
+    return found
+
+
+@pytest.mark.parametrize("work", [50, 1_000, 1 << 40])
+def test_a_judge_sees_all_records_of_its_node_and_no_others(work: int) -> None:
+    holdings = Holdings()
+    for number in range(300):
+        holdings.add(key(number), (3, 259, 4)[number % 3], LATER + number, Source.DIGEST)  # 3 and 259 have one lower half
+    found = seen_by(holdings, 3, work=work)
+    assert found == {key(number): (LATER + number, MARK_RECENT | Source.DIGEST) for number in range(0, 300, 3)}
+    assert seen_by(holdings, 99) == {}
+
+
+def test_a_visit_is_bounded_by_its_last_bucket_and_by_its_work() -> None:
+    holdings = Holdings()
+    for number in range(2000):
+        holdings.add(key(number), 0, LATER, Source.SEEN)
+    told: list[int] = []
+    judge = lambda keys, times, marks: told.append(len(marks)) or marks  # noqa: E731
+    assert holdings.visit(0, {0: judge}, 7) == 7
+    at = holdings.visit(7, {0: judge}, work=500)
+    assert 7 < at < 520
+    assert holdings.visit(at, {0: judge}, work=1 << 40) == BUCKETS
+    assert sum(told) == 2000
+
+
+def test_what_judges_decide_happens() -> None:
+    holdings = Holdings()
+    for number in range(40):
+        holdings.add(crowd(number), number % 2, LATER, Source.SEEN)
+    doomed = {crowd(number) for number in range(0, 40, 4)} | {crowd(number) for number in range(1, 40, 6)}
+
+    def judge(keys: bytes, times: list[int], marks: list[int]) -> list[int]:
+        names = [keys[at : at + 16] for at in range(0, len(keys), 16)]
+        return [GONE if name in doomed else int(Source.DIGEST) for name in names]
+
+    changes = holdings.changes
+    assert holdings.visit(0, {0: judge, 1: judge}, work=1 << 40) == BUCKETS
+    assert holdings.changes > changes
+    left = {crowd(number): number % 2 for number in range(40) if crowd(number) not in doomed}
+    assert holdings.count() == len(left)
+    for number in range(40):
+        held = [Holding(number % 2, LATER, Source.DIGEST)] if crowd(number) in left else []
+        assert holdings.holders(crowd(number)) == held
+    assert {mark for _, mark in seen_by(holdings, 0).values()} == {Source.DIGEST}
+    holdings.add(crowd(2), 0, LATER, Source.SEEN)
+    assert seen_by(holdings, 0)[crowd(2)] == (LATER, Source.DIGEST | MARK_RECENT)
+
+
+def test_after_a_turn_what_was_recorded_before_is_old_until_it_is_recorded_again() -> None:
+    holdings = Holdings()
+    for number in range(3):
+        holdings.add(key(number), 0, LATER, Source.SEEN)
+    holdings.add(key(5), 1, LATER, Source.SEEN)
+    holdings.turn(0)
+    holdings.turn(9)
+    holdings.add(key(1), 0, LATER, Source.SEEN)
+    holdings.renew(key(2), 0, LATER + 1)
+    holdings.add(key(3), 0, LATER, Source.SEEN)
+    marks = {one: mark for one, (_, mark) in seen_by(holdings, 0).items()}
+    old = MARK_OLD | MARK_RECENT
+    assert marks == {key(0): old, key(1): MARK_RECENT, key(2): MARK_RECENT, key(3): MARK_RECENT}
+    assert seen_by(holdings, 1) == {key(5): (LATER, MARK_RECENT)}
+
+
+def test_what_is_doubted_is_only_seen() -> None:
+    holdings = Holdings()
+    holdings.add(key(1), 0, LATER, Source.STORE_LOG)
+    assert holdings.doubt(key(1), 0)
+    assert not holdings.doubt(key(1), 0)
+    assert not holdings.doubt(key(1), 1)
+    assert not holdings.doubt(key(2), 0)
+    assert holdings.holders(key(1)) == [Holding(0, LATER, Source.SEEN)]
+
+
+def test_every_change_is_counted() -> None:
+    holdings = Holdings()
+    numbers = [holdings.changes]
+    for change in (
+        lambda: holdings.add(key(1), 0, LATER, Source.STORE_LOG),
+        lambda: holdings.add(key(1), 0, LATER + 1, Source.STORE_LOG),
+        lambda: holdings.renew(key(1), 0, LATER + 2),
+        lambda: holdings.doubt(key(1), 0),
+        lambda: holdings.remove(key(1), 0),
+        lambda: holdings.add(key(1), 0, NOW, Source.SEEN),
+        lambda: sweep(holdings, NOW + STALE_KEPT_S),
+        lambda: holdings.forget_node(0),
+    ):
+        change()
+        numbers.append(holdings.changes)
+    assert numbers == sorted(set(numbers))
+    for nothing in (
+        lambda: holdings.remove(key(1), 0),
+        lambda: holdings.renew(key(1), 0, LATER),
+        lambda: holdings.forget_node(0),
+        lambda: holdings.expire(NOW),
+        lambda: holdings.holds(key(1), NOW, ALL),
+    ):
+        nothing()
+    assert holdings.changes == numbers[-1]
+
+
+def test_a_restored_record_is_old_and_of_unknown_source() -> None:
+    before = Holdings()
+    before.add(key(1), 7, LATER, Source.STORE_LOG)
+    (slot,) = before.slots()
+    buckets = before.buckets(0, BUCKETS)
+    after = Holdings.restore(memoryview(b"".join(buckets)), [len(bucket) // 20 for bucket in buckets], {slot: 3}, as_of=NOW)
+    assert after.as_of == NOW
+    assert seen_by(after, 3) == {key(1): (LATER, MARK_OLD)}
+    after.add(key(2), 3, LATER, Source.SEEN)
+    assert seen_by(after, 3)[key(2)] == (LATER, MARK_RECENT)
