@@ -34,6 +34,8 @@ _FARM = [
     Counter("bypassed", "counter", "requests", "requests sent around the farm"),
     Counter("tunnels", "counter", "tunnels", "CONNECT and Upgrade tunnels opened"),
     Counter("local", "counter", "requests", "requests answered by the director itself"),
+    Counter("digests_served", "counter", "answers", "digests of the farm that were sent whole"),
+    Counter("purges", "counter", "requests", "PURGE requests that were carried out"),
     Counter("refused", "counter", "requests", "requests refused"),
     Counter("hits", "counter", "answers", "answers that a node marked as a cache hit"),
     Counter("retries", "counter", "attempts", "attempts repeated on a fresh connection or on the next owner"),

@@ -58,6 +58,7 @@ class Reason(Enum):
     )
     TOO_MANY_CONNECTIONS = ReasonRow(429, False, "http_request_denied", "this client has too many connections open")
     LOOP = ReasonRow(508, False, "proxy_loop_detected", "the request has passed through this director before")
+    PURGE_DENIED = ReasonRow(403, False, "http_request_denied", "this client network may not have URLs forgotten")
     NOT_FOUND = ReasonRow(404, False, "", "there is no such internal page")
     # what nodes and origins do
     NO_NODE = ReasonRow(503, True, "destination_unavailable", "no cache of the farm can serve this request")
@@ -70,6 +71,8 @@ class Reason(Enum):
     NODE_DEAD = ReasonRow(502, True, "destination_unavailable", "the cache died before it answered")
     BAD_RESPONSE = ReasonRow(502, True, "http_protocol_error", "the answer is malformed or ambiguous")
     RESPONSE_TOO_LARGE = ReasonRow(502, True, "http_response_header_section_size", "the answer's header is too large")
+    PURGE_INCOMPLETE = ReasonRow(502, True, "http_response_incomplete", "not every cache has confirmed the purge")
+    PURGE_TIMEOUT = ReasonRow(504, True, "http_response_timeout", "the purge was not confirmed in time")
     # after the answer's head is out, so that the connection can only be cut
     TRUNCATED = ReasonRow(0, True, "http_response_incomplete", "the answer ended before its declared length")
     BAD_CHUNKED_ANSWER = ReasonRow(0, True, "http_protocol_error", "the chunked answer is malformed")
@@ -80,6 +83,7 @@ class Reason(Enum):
     TUNNEL_LIMIT = ReasonRow(0, False, "", "the tunnel reached its time limit")
     # ourselves
     OVERLOADED = ReasonRow(503, True, "proxy_internal_response", "the director has reached its connection limit")
+    PURGE_UNAVAILABLE = ReasonRow(503, True, "proxy_internal_response", "no purge can be taken at the moment")
     SHUTDOWN = ReasonRow(503, True, "proxy_internal_response", "the director is shutting down")
     INTERNAL = ReasonRow(500, True, "proxy_internal_error", "an error in the director itself")
 

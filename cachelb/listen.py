@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
 from typing import Protocol
 
+HOSTS_PATH, RESOLV_PATH = Path("/etc/hosts"), Path("/etc/resolv.conf")
 BACKLOG = 4096  # as net.core.somaxconn of today's kernels; a burst of clients should wait, not be refused
 
 
@@ -75,3 +77,29 @@ def cannot_listen(address: Address, exc: OSError) -> CannotListenError:
     else:
         why = exc.strerror or str(exc)
     return CannotListenError(exc.errno, f"cannot listen on {address.host} port {address.port}: {why}")
+
+
+def host_names(name: str = "", hosts_path: Path = HOSTS_PATH, resolv_path: Path = RESOLV_PATH) -> set[str]:
+    """What this host is called, in lower case: its name, what /etc/hosts says beside it, and the name in its domains.
+
+    No name server is asked: that may take long, and nothing that starts or reloads should wait for it.
+    """
+    name = (name or socket.gethostname()).lower().rstrip(".")
+    names = {name}
+    for line in _lines(hosts_path):
+        _, *beside = line.lower().split() or [""]
+        if name in beside:
+            names.update(beside)
+    if "." not in name:
+        for line in _lines(resolv_path):
+            word, *domains = line.lower().split() or [""]
+            if word in ("domain", "search"):
+                names.update(f"{name}.{domain.strip('.')}" for domain in domains)
+    return names - {""}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.partition("#")[0] for line in path.read_text("utf-8", "replace").splitlines()]
+    except OSError:
+        return []

@@ -1,4 +1,4 @@
-"""A relay worker process: ``python -m cachelb.worker CONTROL BLOCK LISTENER...`` (descriptors), started by the
+"""A relay worker process: ``python -m cachelb.worker CONTROL BLOCK DIGESTS LISTENER...`` (descriptors), started by the
 supervisor.
 
 It does what the control socket says and lives only as long as the supervisor: when that goes, it finishes and ends.
@@ -11,13 +11,14 @@ import contextlib
 import gc
 import logging
 import mmap
+import os
 import signal
 import socket
 import sys
 
 import uvloop
 
-from cachelb import control
+from cachelb import control, handover
 from cachelb.counters import BLOCK_BYTES
 from cachelb.eventlog import setup
 from cachelb.relay.engine import Engine
@@ -33,18 +34,28 @@ UNREAD_BYTES = 1 << 20  # lessons that the supervisor has not read; they are hin
 class Worker:
     """Carries out the supervisor's messages on one Engine."""
 
-    def __init__(self, engine: Engine, listeners: list[socket.socket], writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, engine: Engine, listeners: list[socket.socket], writer: asyncio.StreamWriter, digests: socket.socket
+    ) -> None:
         self.engine = engine
         self.listeners = listeners
         self.writer = writer
+        self.digests = digests
         self.started = False
         self._drain: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
         engine.teach = self._teach
+        engine.ask_purge = self._ask_purge
 
     def _teach(self, lessons: list[Lesson]) -> None:
         if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
             self._say(control.LESSONS, control.pack_lessons(lessons))
+
+    def _ask_purge(self, purge: control.Purge) -> bool:
+        if self.writer.is_closing() or self.writer.transport.get_write_buffer_size() >= UNREAD_BYTES:
+            return False
+        self._say(control.PURGE, control.pack_purge(purge))
+        return True
 
     def _say(self, kind: bytes, payload: bytes) -> None:
         if not self.writer.is_closing():
@@ -69,6 +80,8 @@ class Worker:
                 self.engine.learn(control.unpack_lessons(payload))
             elif kind == control.REOPEN:
                 self.engine.reports.reopen()
+            elif kind == control.PURGED:
+                self.engine.purged(control.unpack_purged(payload))
             elif kind == control.DRAIN:
                 self.drain(float(payload))
         if self._drain is None:
@@ -85,11 +98,37 @@ class Worker:
         setup(config.log.events, config.log.level)
         if not self.started:
             self.started = True
+            self._take_digests()  # handed over before the Snapshot: no peer shall be told that there is none
             self.engine.start(self.listeners)
             # What is there now stays: the collector need not walk it again and again.
             gc.collect()
             gc.freeze()
         self._say(control.APPLIED, b"%d" % epoch)
+
+    def watch_digests(self) -> None:
+        """Take what is handed over from now on."""
+        asyncio.get_running_loop().add_reader(self.digests, self._take_digests)
+
+    def _take_digests(self) -> None:
+        """Serve the newest digest of those that have been handed over."""
+        newest = None
+        try:
+            while (published := handover.receive(self.digests)) is not None:
+                if newest is not None:
+                    os.close(newest.fd)
+                newest = published
+        except EOFError:
+            asyncio.get_running_loop().remove_reader(self.digests)
+        except OSError as exc:
+            log.error("a digest of the farm is lost: %s", exc)
+        if newest is not None:
+            self._publish(newest)
+
+    def _publish(self, published: handover.Published) -> None:
+        try:
+            self.engine.publish_digest(published)
+        except (OSError, ValueError) as exc:
+            log.error("a digest of the farm cannot be served: %s", exc)
 
     def terminate(self) -> None:
         """SIGTERM: from an operator, or from an init system that sends it to all processes of a service."""
@@ -110,13 +149,14 @@ class Worker:
             self._drained.set()
 
 
-async def serve(control_fd: int, block_fd: int, listener_fds: list[int]) -> None:
+async def serve(control_fd: int, block_fd: int, digests_fd: int, listener_fds: list[int]) -> None:
     """Run a worker on inherited descriptors."""
     loop = asyncio.get_running_loop()
     block = memoryview(mmap.mmap(block_fd, BLOCK_BYTES))
     listeners = [socket.socket(fileno=fd) for fd in listener_fds]
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=control_fd))
-    worker = Worker(Engine(loop, block), listeners, writer)
+    worker = Worker(Engine(loop, block), listeners, writer, socket.socket(fileno=digests_fd))
+    worker.watch_digests()
     loop.add_signal_handler(signal.SIGTERM, worker.terminate)
     await worker.run(reader)
     writer.close()
@@ -126,9 +166,9 @@ def main() -> int:
     """Entry of a worker process."""
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(ignored, signal.SIG_IGN)  # meant for the supervisor, sent to the whole group by a terminal
-    numbers = [int(argument) for argument in sys.argv[1:]]
+    control_fd, block_fd, digests_fd, *listener_fds = map(int, sys.argv[1:])
     setup("text", "info")
-    uvloop.run(serve(numbers[0], numbers[1], numbers[2:]))
+    uvloop.run(serve(control_fd, block_fd, digests_fd, listener_fds))
     return 0
 
 

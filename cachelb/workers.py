@@ -1,7 +1,7 @@
 """The worker processes: started, told things, restarted when they die, drained.
 
-Each worker has a control socket, a block of counters that survives it, and its own listening sockets, which the
-supervisor keeps open.
+Each worker has a control socket, a socket on which it is handed the farm's digests, a block of counters that survives it,
+and its own listening sockets, which the supervisor keeps open.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from cachelb import control
+from cachelb import control, handover
 from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, forget_gauges, node_offset
 
 log = logging.getLogger("cachelb.workers")
@@ -41,6 +41,7 @@ class Worker:
         self.block = memoryview(mmap.mmap(self.block_fd, BLOCK_BYTES)).cast("Q")
         self.process: asyncio.subprocess.Process | None = None
         self.writer: asyncio.StreamWriter | None = None
+        self.digests: socket.socket | None = None
         self.epoch = -1
         self.restarts = 0
         self.ready = asyncio.Event()
@@ -62,6 +63,21 @@ class Worker:
             return
         with contextlib.suppress(OSError):
             self.writer.write(control.pack(kind, payload))
+
+    def hand_over(self) -> None:
+        """Hand the farm's newest digest over, now or when the worker has taken those before it."""
+        sock, published = self.digests, self.pool.digest
+        if sock is None or published is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_writer(sock)
+        try:
+            if not handover.send(sock, published):
+                loop.add_writer(sock, self.hand_over)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has died; the next one begins with this digest
+        except OSError as exc:
+            log.error("worker %d has to do without the farm's new digest: %s", self.number, exc)
 
     def kill(self) -> None:
         """End the process at once, if there is one."""
@@ -98,17 +114,26 @@ class Worker:
 
     async def _run(self) -> None:
         ours, theirs = socket.socketpair()
-        fds = [theirs.fileno(), self.block_fd, *(listener.fileno() for listener in self.listeners)]
+        digests, taker = handover.pair()
+        fds = [theirs.fileno(), self.block_fd, taker.fileno(), *(listener.fileno() for listener in self.listeners)]
         try:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "cachelb.worker", *map(str, fds), pass_fds=fds, stdin=asyncio.subprocess.DEVNULL
             )
         except BaseException:
             ours.close()
+            digests.close()
             raise
         finally:
             theirs.close()
-        reader, self.writer = await asyncio.open_unix_connection(sock=ours)
+            taker.close()
+        with digests:
+            await self._attend(self.process, ours, digests)
+
+    async def _attend(self, process: asyncio.subprocess.Process, sock: socket.socket, digests: socket.socket) -> None:
+        reader, self.writer = await asyncio.open_unix_connection(sock=sock)
+        self.digests = digests
+        self.hand_over()  # before the Snapshot with which it begins to serve
         self.send(control.SNAPSHOT, self.pool.snapshot)
         if self.pool.stopping.is_set():  # while it was being started
             self.send(control.DRAIN, self.pool.last_word)
@@ -118,10 +143,12 @@ class Worker:
         finally:
             self.writer.close()
             self.writer = None
+            self.digests = None
+            asyncio.get_running_loop().remove_writer(digests)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.process.wait(), GOODBYE_S)
+                await asyncio.wait_for(process.wait(), GOODBYE_S)
             self.kill()
-            await self.process.wait()
+            await process.wait()
 
     def _told(self, kind: bytes, payload: bytes) -> None:
         if kind == control.APPLIED:
@@ -155,6 +182,7 @@ class Workers:
         """
         self.snapshot = snapshot
         self.heard = heard
+        self.digest: handover.Published | None = None
         self.stopping = asyncio.Event()
         self.last_word = b"0"
         self.workers = [Worker(i + 1, sockets, self) for i, sockets in enumerate(listeners)]
@@ -178,6 +206,14 @@ class Workers:
         self.snapshot = snapshot
         self.tell(control.SNAPSHOT, snapshot)
 
+    def publish_digest(self, published: handover.Published) -> None:
+        """Hand a digest to all, and to those that start later.  Its descriptor stays the caller's."""
+        before, self.digest = self.digest, published._replace(fd=os.dup(published.fd))
+        for worker in self.workers:
+            worker.hand_over()
+        if before is not None:
+            os.close(before.fd)
+
     def tell(self, kind: bytes, payload: bytes = b"") -> None:
         """Send a message to all."""
         for worker in self.workers:
@@ -198,6 +234,9 @@ class Workers:
         for worker in self.workers:
             worker.kill()
         await asyncio.wait({ended}, timeout=5.0)
+        if self.digest is not None:
+            os.close(self.digest.fd)
+            self.digest = None
         return sum(worker.cut for worker in self.workers)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from cachelb.relay.plan import LinePlan
     from cachelb.relay.pump import Pump
 
-IDLE, RESOLVING, CONNECTING, WAITING, BODY, TUNNEL = range(6)
+IDLE, RESOLVING, CONNECTING, WAITING, BODY, TUNNEL, PURGING = range(7)
 
 TARGETS_MAX = 3  # targets asked for one request: a request that kills caches must not walk through the whole farm
 

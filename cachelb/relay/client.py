@@ -288,6 +288,14 @@ class Client(End):
         except OSError:
             return ""
 
+    def here(self) -> tuple[bytes, int]:
+        """The address and port of ours that the client connected to, as a URL has them; empty and 0 when it has gone."""
+        try:
+            host, port = self.sock.getsockname()[:2]
+        except OSError:
+            return b"", 0
+        return host.removeprefix("::ffff:").partition("%")[0].encode("ascii"), port
+
     def abort(self) -> None:
         """Close at once with a reset, so that a cut answer cannot be taken for a whole one."""
         if not self.closed:

@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import resource
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from cachelb.relay import pages
 from cachelb.relay.client import Client
 
 if TYPE_CHECKING:
-    from cachelb.config import Config
+    from cachelb.config import Config, Network
     from cachelb.relay.engine import Engine
 
 ACCEPTS = 64  # connections taken at one go, so that a burst does not keep answers waiting
@@ -45,12 +45,14 @@ class Door:
         self.most = 0  # clients at the same time
         self._per_client: dict[str, int] = {}
         self._known: dict[str, bool] = {}
+        self._purgers: dict[str, bool] = {}
         self._config: Config
 
     def configure(self, config: Config) -> None:
         """Take over limits and networks."""
         self._config = config
         self._known.clear()
+        self._purgers.clear()
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files == resource.RLIM_INFINITY:
             self.most = config.limits.connections
@@ -118,7 +120,7 @@ class Door:
         elif len(self.clients) >= self.most:
             self._turn_away(sock, ip, Reason.OVERLOADED)
         else:
-            client = Client(self.engine, sock, ip, not self._may_use(ip))
+            client = Client(self.engine, sock, ip, not _is_in(ip, self._config.access.allow, self._known))
             self._per_client[ip] = count + 1
             self.clients.add(client)
             client.resume()
@@ -133,15 +135,9 @@ class Door:
             pass
         sock.close()
 
-    def _may_use(self, ip: str) -> bool:
-        allowed = self._known.get(ip)
-        if allowed is None:
-            address = ipaddress.ip_address(ip.partition("%")[0])
-            allowed = any(address in network for network in self._config.access.allow)
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
-            self._known[ip] = allowed
-        return allowed
+    def may_purge(self, ip: str) -> bool:
+        """Whether a client may have URLs forgotten, by what is configured now."""
+        return _is_in(ip, self._config.access.purge, self._purgers)
 
     def forget(self, client: Client) -> None:
         """A client connection is closed."""
@@ -151,3 +147,15 @@ class Door:
             self._per_client[client.ip] = count
         else:
             self._per_client.pop(client.ip, None)
+
+
+def _is_in(ip: str, networks: Iterable[Network], known: dict[str, bool]) -> bool:
+    """Whether an address is in one of the networks; ``known`` remembers."""
+    found = known.get(ip)
+    if found is None:
+        address = ipaddress.ip_address(ip.partition("%")[0])
+        found = any(address in network for network in networks)
+        if len(known) >= KNOWN_MAX:
+            known.clear()
+        known[ip] = found
+    return found

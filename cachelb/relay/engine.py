@@ -23,9 +23,11 @@ from cachelb.config import Config
 from cachelb.counters import BLOCK_BYTES, END_INDEX, FARM, FARM_INDEX
 from cachelb.errors import Reason
 from cachelb.http.head import Limits, RequestHead, scan_request
+from cachelb.listen import host_names
 from cachelb.relay import pages
 from cachelb.relay.door import Door
 from cachelb.relay.fleet import Fleet
+from cachelb.relay.internal import Internal
 from cachelb.relay.memo import Memo
 from cachelb.relay.origins import Origins
 from cachelb.relay.pipes import Pipes
@@ -37,6 +39,8 @@ from cachelb.routing.learned import Learned, Lesson
 from cachelb.snapshot import BadSnapshot, Snapshot
 
 if TYPE_CHECKING:
+    from cachelb.control import Purge, Purged
+    from cachelb.handover import Published
     from cachelb.http.response import ResponseHead
     from cachelb.relay.answer import Answer
     from cachelb.relay.client import Client
@@ -116,6 +120,8 @@ class Engine:
         self.access_log: Callable[[Exchange, Reason], None] | None = None
         self.reports = Reports(self)
         self.origins = Origins(self)
+        self.internal = Internal(self)
+        self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self._settings = ""
         self._plan_settings: PlanSettings
         self._ticker: asyncio.TimerHandle | None = None
@@ -178,6 +184,20 @@ class Engine:
         self._close()
         return cut
 
+    # -- for the farm
+
+    def publish_digest(self, published: Published) -> None:
+        """Serve this digest of the farm from now on; its descriptor is closed.
+
+        Raises:
+            OSError, ValueError: It cannot be mapped; the one before stays.
+        """
+        self.internal.publish(published)
+
+    def purged(self, purged: Purged) -> None:
+        """What became of a purge that ``ask_purge`` was given."""
+        self.internal.purged(purged)
+
     # -- configuration
 
     def _configure(self, config: Config) -> None:
@@ -185,7 +205,7 @@ class Engine:
         self.config = config
         self.timeouts = Timeouts(**config.timeouts.model_dump())
         self.limits = Limits(limits.head_bytes, limits.url_bytes, limits.fields)
-        self._plan_settings = plan_settings(config)
+        self._plan_settings = plan_settings(config, host_names())
         self.via_line = f"Via: 1.1 {config.relay.via} (cachelb)\r\n".encode("latin-1")
         coding = b"Transfer-Encoding: chunked\r\n"
         self.tails = [
@@ -347,6 +367,7 @@ class Engine:
             self._ticker.cancel()
         self.fleet.close()
         self.origins.close()
+        self.internal.close()
         self.pipes.close()
         self.small_pipes.close()
         self.poller.close()

@@ -13,12 +13,14 @@ from cachelb.counters import END_INDEX
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
 from cachelb.relay.answer import CLOSE, KEEP, KEEP_10, Answer
-from cachelb.relay.attempts import BODY, CONNECTING, IDLE, RESOLVING, TUNNEL, WAITING
+from cachelb.relay.attempts import BODY, CONNECTING, IDLE, PURGING, RESOLVING, TUNNEL, WAITING
 from cachelb.relay.pump import Pump
 from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link, Target
 from cachelb.routing.classify import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cachelb.relay.client import Client
     from cachelb.relay.engine import Engine
 
@@ -26,20 +28,18 @@ if TYPE_CHECKING:
 DONE = Reason.DONE
 _DONE = END_INDEX[DONE]
 
-_DENIALS = frozenset((Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATION_DENIED, Reason.LOOP))
-_TIMEOUTS = frozenset(
-    (Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.BODY_STALLED, Reason.CLIENT_STALLED, Reason.BODY_TIMEOUT)
-)
 _UNREACHABLE = frozenset((Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.NODE_DEAD))
-_HASHED = frozenset(("get", "only-if-cached"))
 FARM_DEAD = "farm dead"
 LEARNED = "learned "  # so begins every reason that routing/learned.py gives
 
 
 class Exchange(Answer):
-    """The current request of one client connection."""
+    """The current request of one client connection.
 
-    __slots__ = ("request_id", "serial", "started", "why")
+    undo: what ends that an answer of our own still waits for; called once if the exchange ends before.
+    """
+
+    __slots__ = ("request_id", "serial", "started", "undo", "why")
 
     def __init__(self, client: Client, engine: Engine) -> None:
         super().__init__(client, engine)
@@ -47,6 +47,7 @@ class Exchange(Answer):
         self.serial = 0
         self.request_id = ""
         self.why = ""
+        self.undo: Callable[[], object] | None = None
 
     # -- the request
 
@@ -95,6 +96,7 @@ class Exchange(Answer):
         self.content_type = b"-"
         self.target = None
         self.request_id = ""
+        self.why = ""
         self.started = self.engine.clock()
 
     def _start_general(self) -> None:
@@ -103,7 +105,7 @@ class Exchange(Answer):
         minor = line.minor
         self.keep = CLOSE
         self.upgrading = False
-        if self.client.denied:
+        if self.client.denied and not (line.method == b"PURGE" and engine.door.may_purge(self.client.ip)):
             self.fail(Reason.ACCESS_DENIED, f"client {self.client.ip}")
             return
         try:
@@ -118,12 +120,14 @@ class Exchange(Answer):
         if block.loop:
             self.fail(Reason.LOOP, engine.planner.via_name)
             return
-        verdict = engine.planner.classify(line, block)
+        verdict = engine.planner.classify(line, block, self.client.here() if line.internal else None)
         self.why = verdict.why
         if verdict.kind is Kind.REFUSE:
             self.fail(verdict.reason or Reason.BAD_REQUEST, verdict.why)
         elif verdict.kind is Kind.LOCAL:
-            self._local(verdict.why)
+            engine.internal.answer(self)
+        elif verdict.kind is Kind.PURGE:
+            engine.internal.purge(self)
         elif verdict.kind is Kind.TUNNEL:
             if line.method == b"CONNECT":
                 self._tunnel_request()
@@ -234,13 +238,6 @@ class Exchange(Answer):
         else:
             self.fail(Reason.DESTINATION_DENIED, detail)
 
-    def _local(self, why: str) -> None:
-        self.engine.count("local")
-        if self.body:
-            self.keep = CLOSE  # nobody reads the body: it must not be taken for the next request
-        data = self.engine.planner.local_answer(self.line, self.block, why, self.keep != CLOSE)
-        self._answer_whole(data, int(data[9:12]))
-
     # -- the request's body
 
     def head_sent(self, link: Link) -> None:
@@ -269,7 +266,9 @@ class Exchange(Answer):
         elif self.phase == TUNNEL:
             over = self.engine.now >= self.tunnel_end
             self.finish(Reason.TUNNEL_LIMIT if over else Reason.TUNNEL_IDLE)
-        elif self.client.unsent is not None or (self.download is not None and self.download.waiting):
+        elif self.phase == PURGING:
+            self.fail(Reason.PURGE_TIMEOUT)
+        elif self.target is None or self.client.unsent is not None or (self.download is not None and self.download.waiting):
             self.fail(Reason.CLIENT_STALLED)
         else:
             self.fail(Reason.BODY_STALLED, self.targets[self.attempt].name)
@@ -277,27 +276,6 @@ class Exchange(Answer):
     def is_resolving(self, serial: int) -> bool:
         """Whether this is still the request that asked for a name."""
         return self.phase == RESOLVING and self.serial == serial and not self.client.closed
-
-    def outcome(self, reason: Reason) -> str:
-        """Squid's result code for the access log."""
-        if self.phase == TUNNEL:
-            return "TCP_TUNNEL"
-        if reason in _DENIALS:
-            return "TCP_DENIED"
-        if self.target is None:
-            return "NONE_NONE"
-        code = "TCP_HIT" if self.hit else "TCP_MISS"
-        if reason is Reason.DONE:
-            return code
-        return code + ("_TIMEDOUT" if reason in _TIMEOUTS else "_ABORTED")
-
-    def hierarchy(self, target: Target) -> str:
-        """Squid's word for how the target was chosen, for the access log."""
-        if not target.is_node:
-            return "HIER_DIRECT"
-        if self.why not in _HASHED:
-            return "ROUNDROBIN_PARENT"
-        return "FIRSTUP_PARENT" if self.attempt else "CARP"
 
     def finish(self, reason: Reason = DONE) -> None:
         """End the exchange in good order and free its connection for others."""
@@ -326,6 +304,9 @@ class Exchange(Answer):
         if self.phase == IDLE and self.answered:
             return
         self._stop_pumps()
+        if self.undo is not None:
+            undo, self.undo = self.undo, None
+            undo()
         answered = self.answered
         target = self.link.target if self.link is not None else None
         if target is not None:
@@ -345,18 +326,18 @@ class Exchange(Answer):
             self.keep = CLOSE  # its body is still on the way
         data = self.engine.error_page(self, reason, detail, self.keep != CLOSE)
         self.status = row.status
-        self._answer_whole(data, row.status, reason)
+        self.answer_whole(data, row.status, reason)
 
     def refuse(self, exc: BadRequest) -> None:
         """Refuse what the client sent, and close: nothing after it can be trusted."""
         self.keep = CLOSE
         self.fail(exc.reason, exc.detail)
 
-    def _answer_whole(self, data: bytes, status: int, reason: Reason = Reason.DONE) -> None:
+    def answer_whole(self, data: bytes, status: int, reason: Reason = DONE, content_type: bytes = b"text/html") -> None:
         """Send an answer of our own and end the exchange."""
         self.answered = True
         self.status = status
-        self.content_type = b"text/html"
+        self.content_type = content_type
         self.bytes_out = len(data)
         try:
             self.client.send(data)

@@ -6,6 +6,8 @@ Pure: values in, the bytes of a whole answer out.
 from __future__ import annotations
 
 import html
+import json
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from cachelb.errors import Reason
@@ -28,6 +30,7 @@ _ADVICE = {
     Reason.DESTINATION_DENIED: "The operator can allow it with [bypass] allow_private.",
     Reason.PORT_DENIED: "The operator can allow it.",
     Reason.ACCESS_DENIED: "The operator can allow this network with [access] allow.",
+    Reason.PURGE_DENIED: "The operator can allow this network with [access] purge.",
     Reason.LOOP: "Two proxies send requests to each other: check their parents.",
 }
 
@@ -91,6 +94,26 @@ def error_page(
     if row.status == 503:
         fields.append(("Retry-After", str(RETRY_AFTER_S)))
     return answer(row.status, fields, body, keep=keep, head_only=head_only, minor=minor)
+
+
+def purge_answer(
+    status: int, url: bytes, asked: int, confirmed: int, found: int, problems: Sequence[str],
+    *, as_json: bool, keep: bool, minor: int,
+) -> bytes:  # fmt: skip
+    """The answer to a PURGE.
+
+    Args:
+        url: the canonical one; the rest: see ``control.Purged``.
+        as_json: for programs.
+    """
+    if as_json:
+        known = {"url": url.decode("latin-1"), "asked": asked, "confirmed": confirmed, "found": found, "problems": list(problems)}
+        kind, text = "application/json", json.dumps(known) + "\n"
+    else:
+        lines = [f"purged from {confirmed} of {asked} nodes", f"{found or 'none'} of them had it", *problems]
+        kind, text = "text/plain; charset=utf-8", "".join(line + "\n" for line in lines)
+    fields = [("Content-Type", kind), ("Cache-Control", "no-store")]
+    return answer(status, fields, text.encode("utf-8", "backslashreplace"), keep=keep, minor=minor)
 
 
 def options_answer(via: str, *, keep: bool, minor: int) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from cachelb.errors import BadRequest, Reason
@@ -20,7 +20,7 @@ from cachelb.http.head import RequestHead
 from cachelb.http.rewrite import EditPolicy, is_loop, request_edit
 from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin
 from cachelb.relay import pages
-from cachelb.routing.classify import BypassRules, Kind, Policy, Verdict, classify
+from cachelb.routing.classify import INTERNAL_PREFIX, BypassRules, Here, Kind, Policy, Verdict, classify
 from cachelb.routing.ports import PortSet
 from cachelb.routing.route import live_owners
 from cachelb.routing.table import Table
@@ -43,13 +43,14 @@ class LinePlan(Generic[T]):
         method, target, minor: as received; form: absolute, origin, authority or asterisk; url: None for the last two.
         key: the canonical URL, which is hashed; segment: host and first path segment; host and port: where direct goes.
         plain: a GET or HEAD over HTTP/1.1 that would be hashed, if its fields do not say otherwise.
+        internal: an internal page by its full URL: ours, if that names where the client has connected to.
         idempotent: may be repeated; can_go_direct: the scheme is one that we speak.
         targets: whom to ask, in order; empty where no node is in service, or nothing is hashed.
         head: first line and Host as a node is sent them.
     """
 
     __slots__ = (
-        "can_go_direct", "form", "head", "host", "idempotent", "key", "method", "minor", "plain", "port", "segment",
+        "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "method", "minor", "plain", "port", "segment",
         "target", "targets", "url",
     )  # fmt: skip
 
@@ -64,6 +65,7 @@ class LinePlan(Generic[T]):
         self.host = b""
         self.port = 0
         self.plain = False
+        self.internal = False
         self.idempotent = method in IDEMPOTENT
         self.can_go_direct = False
         self.targets: tuple[T, ...] = ()
@@ -105,13 +107,16 @@ class PlanSettings(NamedTuple):
     bypass_mode: str
 
 
-def plan_settings(config: Config) -> PlanSettings:
-    """The part of a configuration that plans depend on."""
+def plan_settings(config: Config, host_names: Iterable[str] = ()) -> PlanSettings:
+    """The part of a configuration that plans depend on; ``host_names``: how this host is called."""
     bypass, relay = config.bypass, config.relay
+    own_hosts = [*host_names, *config.listen.names, *(address.host for address in config.listen.http)]
     policy = Policy(
         PortSet.parse(config.access.connect_ports),
         PortSet.parse(config.access.safe_ports),
         BypassRules(bypass.hosts, bypass.paths, bypass.headers),
+        frozenset(name.encode("latin-1", "replace") for name in own_hosts),
+        frozenset(address.port for address in config.listen.http),
     )
     return PlanSettings(policy, relay.via, relay.forwarded_for, relay.forwarded_for_hops, bypass.mode)
 
@@ -188,9 +193,9 @@ class Planner(Generic[T]):
         if target == b"*":
             return LinePlan(method, target, head.minor, "asterisk")
         if target.startswith(b"/"):
-            if not host:
+            if not host and not target.startswith(INTERNAL_PREFIX):  # internal pages are ours whatever it says
                 raise BadRequest(Reason.BAD_REQUEST, "a path without a Host field")
-            return self._plan_url(head, "origin", parse_origin(target, host))
+            return self._plan_url(head, "origin", parse_origin(target, host or b"localhost"))
         return self._plan_url(head, "absolute", parse_absolute(target))
 
     def _plan_url(self, head: RequestHead, form: str, url: Url) -> LinePlan[T]:
@@ -203,7 +208,8 @@ class Planner(Generic[T]):
         plan.can_go_direct = url.scheme == b"http"
         plan.head = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (head.method, url.key, url.authority)
         verdict = classify(head.method, url, NO_FIELDS, form, self.settings.policy)
-        plan.plain = verdict.kind is Kind.HASH and head.minor == 1
+        plan.internal = form == "absolute" and url.path.startswith(INTERNAL_PREFIX)
+        plan.plain = verdict.kind is Kind.HASH and head.minor == 1 and not plan.internal
         if verdict.kind in (Kind.HASH, Kind.BYPASS):
             plan.targets = self.owners(url.key)
         return plan
@@ -216,9 +222,9 @@ class Planner(Generic[T]):
 
     # -- the general case
 
-    def classify(self, line: LinePlan[T], block: BlockPlan) -> Verdict:
-        """What kind of request the two halves make together."""
-        return classify(line.method, line.url, block.fields, line.form, self.settings.policy, block.block, line.port)
+    def classify(self, line: LinePlan[T], block: BlockPlan, here: Here | None = None) -> Verdict:
+        """What kind of request the two halves make together; ``here`` matters only where ``line.internal``."""
+        return classify(line.method, line.url, block.fields, line.form, self.settings.policy, block.block, line.port, here)
 
     def node_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, upgrade: bool = False) -> bytes:
         """The whole head for a node; ``upgrade`` passes the request's Upgrade on."""
@@ -247,9 +253,12 @@ class Planner(Generic[T]):
             return pages.trace_answer(first, block.block, via, keep=keep, minor=line.minor)
         if line.method == b"OPTIONS":
             return pages.options_answer(via, keep=keep, minor=line.minor)
-        body = b"There is no such internal page here.\n"
+        status, body = 404, b"There is no such internal page here.\n"
         fields = [("Content-Type", "text/plain"), ("Cache-Control", "no-store")]
-        return pages.answer(404, fields, body, keep=keep, head_only=line.method == b"HEAD", minor=line.minor)
+        if why == "digest" and line.method not in (b"GET", b"HEAD"):
+            status, body = 405, b"A digest can be read.\n"
+            fields.append(("Allow", "GET, HEAD"))
+        return pages.answer(status, fields, body, keep=keep, head_only=line.method == b"HEAD", minor=line.minor)
 
 
 def _unquoted(text: bytes) -> bytes:

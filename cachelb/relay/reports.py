@@ -13,15 +13,27 @@ from typing import TYPE_CHECKING
 from cachelb.accesslog import Entry, formatter
 from cachelb.errors import Reason
 from cachelb.logfile import LogFile
+from cachelb.relay.attempts import TUNNEL
 
 if TYPE_CHECKING:
     from cachelb.config import Config
     from cachelb.relay.engine import Engine
     from cachelb.relay.exchange import Exchange
+    from cachelb.relay.upstream import Target
 
 log = logging.getLogger("cachelb.relay")
 
 EVENTS_PER_S = 10
+
+_DENIALS = frozenset((Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATION_DENIED, Reason.PURGE_DENIED, Reason.LOOP))
+_TIMEOUTS = frozenset(
+    (
+        Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.BODY_STALLED, Reason.CLIENT_STALLED, Reason.BODY_TIMEOUT,
+        Reason.PURGE_TIMEOUT,
+    )
+)  # fmt: skip
+_HASHED = frozenset(("get", "only-if-cached"))
+_FARMS = frozenset(("digest", "purge"))  # answered for the farm
 
 
 class Reports:
@@ -68,13 +80,13 @@ class Reports:
         elapsed = engine.clock() - exchange.started
         hierarchy, peer = "HIER_NONE", "-"
         if exchange.target is not None:
-            hierarchy, peer = exchange.hierarchy(exchange.target), exchange.target.name
+            hierarchy, peer = hierarchy_of(exchange, exchange.target), exchange.target.name
         self.file.append(
             Entry(
                 at=time.time(),
                 elapsed_ms=int(elapsed * 1000),
                 client=exchange.client.ip,
-                outcome=exchange.outcome(reason),
+                outcome=outcome_of(exchange, reason),
                 status=exchange.status,
                 bytes_out=exchange.bytes_out,
                 method=line.method,
@@ -131,3 +143,26 @@ class Reports:
     def _count_dropped(self, file: LogFile) -> None:
         self.engine.count("log_dropped", file.dropped - self._dropped)
         self._dropped = file.dropped
+
+
+def outcome_of(exchange: Exchange, reason: Reason) -> str:
+    """Squid's result code for the access log; its own digests and purges are TCP_MISS to it."""
+    if exchange.phase == TUNNEL:
+        return "TCP_TUNNEL"
+    if reason in _DENIALS:
+        return "TCP_DENIED"
+    if exchange.target is None and exchange.why not in _FARMS:
+        return "NONE_NONE"
+    code = "TCP_HIT" if exchange.hit else "TCP_MISS"
+    if reason is Reason.DONE:
+        return code
+    return code + ("_TIMEDOUT" if reason in _TIMEOUTS else "_ABORTED")
+
+
+def hierarchy_of(exchange: Exchange, target: Target) -> str:
+    """Squid's word for how the target was chosen, for the access log."""
+    if not target.is_node:
+        return "HIER_DIRECT"
+    if exchange.why not in _HASHED:
+        return "ROUNDROBIN_PARENT"
+    return "FIRSTUP_PARENT" if exchange.attempt else "CARP"

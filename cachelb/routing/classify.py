@@ -3,6 +3,7 @@
     REFUSE  a port that clients may not ask for
     TUNNEL  CONNECT and Upgrade: bytes both ways
     LOCAL   answered by the director itself
+    PURGE   the whole farm is to forget the URL
     BYPASS  no cache could store the answer: around the farm
     HASH    to the node that owns the URL
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 INTERNAL_PREFIX = b"/squid-internal-"
 # A node would take this for its own cache manager, and the director, whom it trusts, for who asks.
 MANAGER_PREFIX = b"/squid-internal-mgr"
+DIGEST_PATH = b"/squid-internal-periodic/store_digest"
+
+Here = tuple[bytes, int]
 
 
 class Kind(Enum):
@@ -37,6 +41,7 @@ class Kind(Enum):
     BYPASS = "bypass"
     TUNNEL = "tunnel"
     LOCAL = "local"
+    PURGE = "purge"
     REFUSE = "refuse"
 
 
@@ -104,11 +109,16 @@ class BypassRules:
 
 
 class Policy(NamedTuple):
-    """What the configuration says about kinds of requests."""
+    """What the configuration says about kinds of requests.
+
+    own_hosts, own_ports: whose internal pages, asked for by their full URLs, are the director's.
+    """
 
     connect_ports: PortSet
     safe_ports: PortSet
     rules: BypassRules = BypassRules()
+    own_hosts: frozenset[bytes] = frozenset()
+    own_ports: frozenset[int] = frozenset()
 
 
 # Verdicts that carry no detail are made once: nothing is allocated for a request that is simply hashed.
@@ -121,6 +131,8 @@ TUNNEL_UPGRADE = Verdict(Kind.TUNNEL, "upgrade")
 LOCAL_OPTIONS = Verdict(Kind.LOCAL, "options")
 LOCAL_MAX_FORWARDS = Verdict(Kind.LOCAL, "max-forwards")
 LOCAL_INTERNAL = Verdict(Kind.LOCAL, "internal")
+LOCAL_DIGEST = Verdict(Kind.LOCAL, "digest")
+PURGE = Verdict(Kind.PURGE, "purge")
 REFUSE_PORT = Verdict(Kind.REFUSE, "the port is not in [access] safe_ports", Reason.PORT_DENIED)
 REFUSE_CONNECT_PORT = Verdict(Kind.REFUSE, "the port is not in [access] connect_ports", Reason.PORT_DENIED)
 REFUSE_TARGET = Verdict(Kind.REFUSE, "target", Reason.BAD_URL)
@@ -134,6 +146,7 @@ def classify(
     policy: Policy,
     block: bytes = b"",
     port: int = 0,
+    here: Here | None = None,
 ) -> Verdict:
     """Decide what is done with a request.  0.2 us for a GET without user rules (2026-11).
 
@@ -142,15 +155,20 @@ def classify(
         form: Of the request target: "absolute", "origin", "authority" or "asterisk" (RFC 9112, section 3.2).
         block: The request's field lines, for the operator's header rules.
         port: What CONNECT asks for; unused otherwise.
+        here: The address and port of ours that the client has connected to, as a URL has them.
     """
     if method == b"CONNECT":
         return TUNNEL_CONNECT if policy.connect_ports.allows(port) else REFUSE_CONNECT_PORT
     if url is None:
         return LOCAL_OPTIONS if method == b"OPTIONS" and form == "asterisk" else REFUSE_TARGET
+    if url.path.startswith(INTERNAL_PREFIX) and (
+        form == "origin" or url.path.startswith(MANAGER_PREFIX) or _is_us(url, policy, here)
+    ):
+        return LOCAL_DIGEST if url.path == DIGEST_PATH else LOCAL_INTERNAL
     if not policy.safe_ports.allows(url.port):
         return REFUSE_PORT
-    if url.path.startswith(INTERNAL_PREFIX if form == "origin" else MANAGER_PREFIX):
-        return LOCAL_INTERNAL
+    if method == b"PURGE":
+        return PURGE  # whatever else it says: an origin would not know the word, or know it too well
     cacheable = method == b"GET" or method == b"HEAD"
     if cacheable and fields.only_if_cached:
         return HASH_ONLY_IF_CACHED  # it asks what the farm has: the origin must not see it
@@ -169,6 +187,13 @@ def classify(
         if rule is not None:
             return Verdict(Kind.BYPASS, "rule " + rule)
     return HASH_GET
+
+
+def _is_us(url: Url, policy: Policy, here: Here | None) -> bool:
+    """Whether a URL names the director: by the place that the client has connected to, or by a name and a port of its own."""
+    address, port = here or (b"", 0)
+    is_host = url.host == address or url.host in policy.own_hosts
+    return is_host and url.scheme == b"http" and (url.port == port or url.port in policy.own_ports)
 
 
 def _is_http2(upgrade: bytes) -> bool:

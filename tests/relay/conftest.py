@@ -70,6 +70,7 @@ class PythonRelay:
             "clients": len(engine.clients),
             "addresses of clients": len(engine.door._per_client),
             "pipes": engine.pipes.used + engine.small_pipes.used,
+            "purges": len(engine.internal.purges),
         }
 
 

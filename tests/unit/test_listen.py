@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from cachelb.config_values import Address
-from cachelb.listen import CannotListenError, open_listeners
+from cachelb.listen import CannotListenError, host_names, open_listeners
 
 
 def free_port():
@@ -71,3 +71,24 @@ def test_sockets_do_not_leak_into_programs_that_are_started():
     listeners = open_listeners(Address("127.0.0.1", free_port()), 1)
     with listeners[0]:
         assert not listeners[0].get_inheritable()
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts", "resolv", "names"),
+    [
+        ("Cache1", "", "", {"cache1"}),
+        ("cache1", "127.0.1.1 cache1.a.test cache1 # us\n::1 localhost\n", "", {"cache1", "cache1.a.test"}),
+        ("cache1", "#127.0.1.1 cache1.a.test cache1\n", "", {"cache1"}),
+        ("cache1", "10.0.0.1 cache10.a.test\n", "", {"cache1"}),
+        ("cache1", "", "nameserver 127.0.0.53\nsearch a.test. b.test\n", {"cache1", "cache1.a.test", "cache1.b.test"}),
+        ("cache1.c.test.", "", "domain a.test\n", {"cache1.c.test"}),
+    ],
+)
+def test_a_host_is_called_what_its_files_say(tmp_path, name, hosts, resolv, names):
+    (tmp_path / "hosts").write_text(hosts)
+    (tmp_path / "resolv.conf").write_text(resolv)
+    assert host_names(name, tmp_path / "hosts", tmp_path / "resolv.conf") == names
+
+
+def test_without_files_a_host_has_its_name(tmp_path):
+    assert host_names(hosts_path=tmp_path / "x", resolv_path=tmp_path / "y") == {socket.gethostname().lower()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -9,16 +10,24 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from fakes import PATIENCE_S, Peer, get
+from fakes import PATIENCE_S, Answer, Peer, get
 from live_director import SlowNode, wait_until
 
-from cachelb import control
+from cachelb import control, handover
 from cachelb.config import Config
 from cachelb.counters import BLOCK_BYTES, FARM_INDEX
 from cachelb.snapshot import NodeView, Snapshot
+
+
+def process_time(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Subject:
@@ -33,7 +42,8 @@ class Subject:
         self.block = memoryview(mmap.mmap(block_fd, BLOCK_BYTES)).cast("Q")
         self.control, theirs = socket.socketpair()
         self.control.settimeout(PATIENCE_S)
-        fds = [theirs.fileno(), block_fd, self.listener.fileno()]
+        self.digests, taker = handover.pair()
+        fds = [theirs.fileno(), block_fd, taker.fileno(), self.listener.fileno()]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cachelb.worker", *map(str, fds)],
             pass_fds=fds,
@@ -42,6 +52,7 @@ class Subject:
             text=True,
         )
         theirs.close()
+        taker.close()
         os.close(block_fd)
         self.listener.close()
 
@@ -58,6 +69,20 @@ class Subject:
         """Let it serve."""
         self.tell(control.SNAPSHOT, self.snapshot(1, **sections))
         assert self.hear() == (control.APPLIED, b"1")
+
+    def publish(self, mask: bytes) -> bytes:
+        """Hand over something like a digest; all of it."""
+        body = bytes(128) + mask
+        fd = os.memfd_create("digest")
+        os.write(fd, body)
+        assert handover.send(self.digests, handover.Published(fd, len(body), 1_795_000_000, 1_795_000_300))
+        os.close(fd)
+        return body
+
+    def fetch_digest(self) -> Answer:
+        client = self.connect()
+        client.send(b"GET /squid-internal-periodic/store_digest HTTP/1.0\r\n\r\n")
+        return client.read_answer()
 
     def hear(self) -> tuple[bytes, bytes]:
         """Its next message."""
@@ -97,6 +122,7 @@ def worker(node: SlowNode) -> Iterator[Subject]:
     subject = Subject(node)
     yield subject
     subject.control.close()
+    subject.digests.close()
     if subject.process.poll() is None:
         subject.process.kill()
         subject.process.communicate()
@@ -139,6 +165,85 @@ def test_it_teaches_and_learns(worker: Subject):
     wait_until(lambda: worker.block[FARM_INDEX["learned_urls"]] == 1)
     worker.tell(control.LESSONS, control.pack_lessons([lesson._replace(key=b"http://www.test/others")]))
     wait_until(lambda: worker.block[FARM_INDEX["learned_urls"]] == 2)
+
+
+# -- the farm's digest and purges
+
+
+def held(worker: Subject, name: str) -> list[Path]:
+    """Its descriptors of files of this name."""
+    return [fd for fd in Path(f"/proc/{worker.process.pid}/fd").iterdir() if name in os.readlink(fd)]
+
+
+def test_a_digest_that_was_handed_over_before_it_began_is_served_from_the_first_request_on(worker: Subject):
+    worker.publish(b"old")
+    body = worker.publish(b"the newest of two")
+    worker.begin()
+    assert worker.fetch_digest().body == body
+
+
+def test_the_newest_digest_is_served_and_no_descriptor_of_an_older_one_kept(worker: Subject):
+    worker.begin(digest={"pause_s": 0})
+
+    for number in range(20):
+        body = worker.publish(b"mask %d" % number)
+        wait_until(lambda body=body: worker.fetch_digest().body == body)
+    assert len(held(worker, "memfd:digest")) == 1
+
+
+@pytest.mark.parametrize("size", [0, 10**9])
+def test_a_digest_that_cannot_be_mapped_is_an_event_and_the_old_one_stays(worker: Subject, size: int):
+    worker.begin(digest={"pause_s": 0})
+    body = worker.publish(b"good")
+    wait_until(lambda: worker.fetch_digest().body == body)
+    fd = os.memfd_create("short")
+    os.write(fd, b"short")
+    assert handover.send(worker.digests, handover.Published(fd, size, 1, 2))
+    os.close(fd)
+    wait_until(lambda: fcntl.ioctl(worker.digests, termios.TIOCOUTQ, bytes(4)) == bytes(4))  # it has been taken
+    assert worker.fetch_digest().body == body
+    worker.tell(control.DRAIN, b"600")
+    assert "a digest of the farm cannot be served" in worker.end()[1]
+
+
+def test_when_nobody_hands_over_any_more_it_goes_on_with_what_it_has(worker: Subject):
+    worker.begin(digest={"pause_s": 0})
+    body = worker.publish(b"last")
+    wait_until(lambda: worker.fetch_digest().body == body)
+    before = process_time(worker.process.pid)
+    worker.digests.close()
+    for _ in range(20):
+        assert worker.fetch_digest().body == body
+    assert process_time(worker.process.pid) - before < 1.0
+
+
+def test_a_purge_is_asked_of_the_supervisor_and_its_answer_told(worker: Subject):
+    worker.begin(access={"purge": ["127.0.0.0/8"]})
+    client = worker.connect()
+    client.send(get("http://www.test/page", "Accept-Encoding: gzip", method="PURGE"))
+    kind, payload = worker.hear()
+    assert kind == control.PURGE
+    purge = control.unpack_purge(payload)
+    assert purge[1:] == (b"http://www.test/page", b"Accept-Encoding: gzip\r\n")
+    worker.tell(control.PURGED, control.pack_purged(control.Purged(purge.number, 2, 2, 1)))
+    assert client.read_answer().status == 200
+
+
+@pytest.mark.parametrize("how", ["drain", "sigterm"])
+def test_a_purge_that_is_on_its_way_is_finished_when_it_drains(worker: Subject, how: str):
+    worker.begin(access={"purge": ["127.0.0.0/8"]}, timeouts={"drain_s": 600})
+    client = worker.connect()
+    client.send(get("http://www.test/page", method="PURGE"))
+    purge = control.unpack_purge(worker.hear()[1])
+    if how == "drain":
+        worker.tell(control.DRAIN, b"600")
+    else:
+        worker.process.terminate()
+    wait_until(worker.refuses)
+    worker.tell(control.PURGED, control.pack_purged(control.Purged(purge.number, 2, 2, 0)))
+    assert client.read_answer().status == 404
+    assert worker.hear() == (control.DRAINED, b"0")
+    assert worker.end() == (0, "")
 
 
 # -- ending

@@ -16,11 +16,13 @@ from cachelb import control, workers
 from cachelb.config import Config
 from cachelb.config_values import Address
 from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, node_offset
+from cachelb.handover import Published
 from cachelb.listen import open_listeners
 from cachelb.snapshot import NodeView, Snapshot
 from cachelb.workers import RESTART_MAX_S, RESTART_S, YOUNG_S, Worker, Workers, passive_totals, restart_wait, split_listeners
 
-# In the place of ``python -m cachelb.worker CONTROL BLOCK``: its body may use ``hear()`` and ``say(kind, payload)``.
+# In the place of ``python -m cachelb.worker CONTROL BLOCK DIGESTS``: its body may use ``hear()``, ``say(kind, payload)`` and
+# ``take()``: the text of the next digest that it is handed.
 PROGRAM = """#!{python} -IS
 import mmap, os, socket, struct, sys, time
 sock = socket.socket(fileno=int(sys.argv[3]))
@@ -36,6 +38,11 @@ def read(count):
 def hear():
     length, kind = struct.unpack("!Ic", read(5))
     return kind, read(length - 1)
+digests = socket.socket(fileno=int(sys.argv[5]))
+def take():
+    digests.setblocking(True)
+    _, fds, _, _ = socket.recv_fds(digests, 100, 1)
+    return os.pread(fds[0], 100, 0)
 def say(kind, payload=b""):
     sock.sendall(struct.pack("!Ic", len(payload) + 1, kind) + payload)
 {body}
@@ -255,6 +262,84 @@ def test_a_program_that_is_not_there_is_an_event_and_leaks_nothing(run, monkeypa
     run(test)
     assert "cannot start worker 1: " in caplog.text
     assert "worker 1 ended (never began)" in caplog.text
+
+
+# -- the farm's digest
+
+
+def publish(pool: Workers, text: bytes) -> None:
+    fd = os.memfd_create("digest-of-a-test")
+    os.write(fd, text)
+    pool.publish_digest(Published(fd, len(text), 0, 0))
+    os.close(fd)
+
+
+def digests_kept() -> int:
+    fds = Path("/proc/self/fd")
+    return sum("digest-of-a-test" in os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink())
+
+
+def test_a_digest_is_handed_to_all_and_to_those_that_start_later_before_they_begin(run, program):
+    program('first = take()\nhear()\nsay(b"A", b"1")\nsay(b"T", first)\nwhile True:\n    say(b"T", take())')
+    heard: dict[int, list[bytes]] = {}
+
+    async def test(pool: Workers) -> None:
+        pool.heard = lambda worker, kind, payload: heard.setdefault(worker.pid, []).append(payload)
+        publish(pool, b"one")
+        await pool.ready()
+        assert digests_kept() == 1
+        publish(pool, b"two")
+        await until(lambda: len(heard) == 2 and all(texts == [b"one", b"two"] for texts in heard.values()))
+        pool.workers[0].kill()
+        await until(lambda: len(heard) == 3)
+        assert list(heard.values())[2] == [b"two"]
+        assert digests_kept() == 1
+
+    run(test, count=2)
+    assert digests_kept() == 0
+
+
+def test_one_that_takes_no_digests_holds_nobody_up_and_gets_the_newest_when_it_does(run, program, tmp_path):
+    program(
+        f"""
+hear()
+say(b"A", b"1")
+while not os.path.exists({str(tmp_path / "go")!r}):
+    time.sleep(0.002)
+while True:
+    say(b"T", take())
+"""
+    )
+    heard: list[bytes] = []
+
+    async def test(pool: Workers) -> None:
+        pool.heard = lambda worker, kind, payload: heard.append(payload)
+        await pool.ready()
+        for number in range(100):
+            publish(pool, b"%d" % number)
+        assert digests_kept() == 1
+        (tmp_path / "go").touch()
+        await until(lambda: heard and heard[-1] == b"99")
+        assert len(heard) < 10
+
+    run(test)
+
+
+def test_one_that_dies_with_digests_on_their_way_harms_nobody(run, program, tmp_path):
+    program('hear()\nsay(b"A", b"1")\ntime.sleep(60)')
+
+    async def test(pool: Workers) -> None:
+        await pool.ready()
+        for number in range(50):
+            publish(pool, b"%d" % number)
+            if number == 20:
+                pool.workers[0].kill()
+            await asyncio.sleep(0)
+        await until(lambda: pool.workers[0].restarts == 1 and pool.workers[0].digests is not None)
+        publish(pool, b"last")
+
+    run(test)
+    assert digests_kept() == 0
 
 
 # -- ending

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from fakes import parse_answer_head
 
@@ -81,3 +83,29 @@ def test_options_lists_methods():
 def test_unknown_statuses_have_a_phrase_too():
     assert pages.phrase(404) == "Not Found"
     assert pages.phrase(299)
+
+
+@pytest.mark.parametrize(
+    ("counts", "lines"),
+    [
+        ((2, 2, 1, ()), ["purged from 2 of 2 nodes", "1 of them had it"]),
+        ((1, 1, 0, ()), ["purged from 1 of 1 nodes", "none of them had it"]),
+        (
+            (2, 1, 1, ("cache2 has not confirmed", "caf\u00e9")),
+            ["purged from 1 of 2 nodes", "1 of them had it", "cache2 has not confirmed", "caf\u00e9"],
+        ),
+    ],
+)
+def test_a_purge_is_answered_for_people_and_for_programs(counts, lines):
+    for as_json in (False, True):
+        answer, body = split(pages.purge_answer(502, b"http://a/\xe9", *counts, as_json=as_json, keep=True, minor=1))
+        assert answer.status == 502
+        assert int(answer.fields[b"content-length"]) == len(body)
+        if as_json:
+            asked, confirmed, found, problems = counts
+            assert json.loads(body) == {
+                "url": "http://a/\u00e9", "asked": asked, "confirmed": confirmed, "found": found, "problems": list(problems)
+            }  # fmt: skip
+            assert answer.fields[b"content-type"] == b"application/json"
+        else:
+            assert body.decode().splitlines() == lines

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from fakes import get
 
@@ -140,6 +142,29 @@ def test_what_cannot_be_understood_is_refused(data, reason):
     assert refused.value.reason is reason
 
 
+def test_internal_pages_need_no_host():
+    for data in (b"GET /squid-internal-x HTTP/1.0\r\n\r\n", b"GET /squid-internal-x HTTP/1.1\r\nHost:\r\n\r\n"):
+        line, block, each = plans(data)
+        assert each.classify(line, block).kind is Kind.LOCAL
+
+
+def test_a_full_url_of_an_internal_page_is_never_plain():
+    line, block, each = plans(get("http://a.test:3128/squid-internal-periodic/store_digest"))
+    assert line.internal
+    assert not line.plain
+    assert line.targets
+    assert each.classify(line, block).kind is Kind.HASH
+    assert each.classify(line, block, (b"a.test", 3128)).kind is Kind.LOCAL
+    assert not plans(get("http://a.test:3128/page"))[0].internal
+
+
+def test_what_the_configuration_and_the_host_are_called_is_ours():
+    settings = {"listen": {"http": ["10.0.0.5:8080", "[::]:3129"], "names": ["Proxy.Test"]}}
+    policy = plan_settings(Config.model_validate_json(json.dumps(settings)), ["host.test"]).policy
+    assert policy.own_hosts >= {b"proxy.test", b"10.0.0.5", b"host.test"}
+    assert policy.own_ports == {8080, 3129}
+
+
 @pytest.mark.parametrize(("method", "idempotent"), [("GET", True), ("PUT", True), ("DELETE", True), ("POST", False)])
 def test_what_may_be_repeated_is_known(method, idempotent):
     assert plans(get("http://a.test/", method=method))[0].idempotent == idempotent
@@ -184,6 +209,7 @@ def test_local_answers_are_whole(keep):
         (get("*", "Host: a", method="OPTIONS"), "options", b"200"),
         (get("http://a.test/", "Max-Forwards: 0", method="TRACE"), "max-forwards", b"200"),
         (get("/squid-internal-mgr/", "Host: a"), "internal", b"404"),
+        (get("/squid-internal-periodic/store_digest", "Host: a", method="POST"), "digest", b"405"),
     ):
         line, block, each = plans(data)
         answer = each.local_answer(line, block, why, keep)

@@ -19,9 +19,7 @@ POLICY = Policy(PortSet.parse([443, 563]), PortSet.parse([80, 443, 21, "1025-655
 URL = b"http://www.example.com/a?b"
 
 
-def verdict(
-    method: bytes = b"GET", target: bytes = URL, block: bytes = b"", rules: BypassRules | None = None
-) -> Verdict:
+def verdict(method: bytes = b"GET", target: bytes = URL, block: bytes = b"", rules: BypassRules | None = None) -> Verdict:
     policy = POLICY._replace(rules=rules) if rules else POLICY
     if target.startswith(b"/"):
         url, form = parse_origin(target, b"www.example.com"), "origin"
@@ -35,7 +33,7 @@ def test_a_plain_get_is_hashed_and_nothing_is_allocated() -> None:
     assert verdict() is verdict(b"HEAD") is module.HASH_GET
 
 
-@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"PURGE", b"PROPFIND", b"get"])
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"purge", b"PROPFIND", b"get"])
 def test_other_methods_go_around(method: bytes) -> None:
     assert verdict(method) == Verdict(Kind.BYPASS, f"method {method.decode()}")
 
@@ -76,9 +74,7 @@ def test_other_schemes_and_ports_are_hashed_as_well(target: bytes) -> None:
     assert verdict(target=target).kind is Kind.HASH
 
 
-@pytest.mark.parametrize(
-    "block", [b"", b"Authorization: Basic eDp5\r\n", b"Cache-Control: no-store\r\n", b"Cookie: a\r\n"]
-)
+@pytest.mark.parametrize("block", [b"", b"Authorization: Basic eDp5\r\n", b"Cache-Control: no-store\r\n", b"Cookie: a\r\n"])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 def test_who_wants_it_only_if_cached_is_never_sent_to_the_origin(method: bytes, block: bytes) -> None:
     rules = BypassRules(hosts=["www.example.com"])
@@ -90,18 +86,14 @@ def test_a_post_cannot_be_only_if_cached() -> None:
     assert verdict(b"POST", block=b"Cache-Control: only-if-cached\r\n").kind is Kind.BYPASS
 
 
-@pytest.mark.parametrize(
-    ("port", "kind"), [(443, Kind.TUNNEL), (563, Kind.TUNNEL), (80, Kind.REFUSE), (0, Kind.REFUSE)]
-)
+@pytest.mark.parametrize(("port", "kind"), [(443, Kind.TUNNEL), (563, Kind.TUNNEL), (80, Kind.REFUSE), (0, Kind.REFUSE)])
 def test_connect_is_a_tunnel_to_the_ports_for_it(port: int, kind: Kind) -> None:
     asked = classify(b"CONNECT", None, request_fields(b""), "authority", POLICY, port=port)
     assert asked.kind is kind
     assert asked.reason is (Reason.PORT_DENIED if kind is Kind.REFUSE else None)
 
 
-@pytest.mark.parametrize(
-    "target", [b"http://www.example.com:25/", b"gopher://www.example.com/", b"foo://www.example.com/"]
-)
+@pytest.mark.parametrize("target", [b"http://www.example.com:25/", b"gopher://www.example.com/", b"foo://www.example.com/"])
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"TRACE"])
 def test_ports_that_are_not_safe_are_refused_before_anything_else(method: bytes, target: bytes) -> None:
     assert verdict(method, target) == Verdict(Kind.REFUSE, "the port is not in [access] safe_ports", Reason.PORT_DENIED)
@@ -147,11 +139,65 @@ def test_max_forwards_ends_here_for_options_and_trace(method: bytes, hops: bytes
     assert verdict(method, block=b"Max-Forwards: " + hops + b"\r\n").kind is kind
 
 
-def test_internal_pages_are_ours_in_origin_form_only() -> None:
-    page = b"/squid-internal-periodic/store_digest"
-    assert verdict(target=page) == Verdict(Kind.LOCAL, "internal")
-    assert verdict(target=b"http://www.example.com" + page).kind is Kind.HASH
+DIGEST = b"/squid-internal-periodic/store_digest"
+
+
+def test_internal_pages_are_ours_in_origin_form_whatever_the_host() -> None:
+    assert verdict(target=b"/squid-internal-dynamic/netdb") == Verdict(Kind.LOCAL, "internal")
+    assert verdict(target=DIGEST) == Verdict(Kind.LOCAL, "digest")
+    assert verdict(target=DIGEST + b"?x") == Verdict(Kind.LOCAL, "internal")
     assert verdict(target=b"/squid-internals").kind is Kind.HASH
+    assert classify(b"GET", parse_origin(DIGEST, b"a.test:25"), request_fields(b""), "origin", POLICY).kind is Kind.LOCAL
+
+
+OWN = POLICY._replace(own_hosts=frozenset((b"proxy.test", b"10.0.0.5")), own_ports=frozenset((3128, 8080)))
+
+
+@pytest.mark.parametrize(
+    ("authority", "is_ours"),
+    [
+        (b"10.9.9.9:4000", True),  # where the client has connected to
+        (b"10.9.9.9:3128", True),
+        (b"10.9.9.9", False),
+        (b"10.9.9.8:4000", False),
+        (b"proxy.test:3128", True),
+        (b"PROXY.test.:8080", True),
+        (b"proxy.test:4000", True),
+        (b"proxy.test:80", False),
+        (b"10.0.0.5:3128", True),
+        (b"www.example.com:3128", False),
+        (b"[2001:db8::1]:3128", False),
+    ],
+)
+def test_the_full_url_of_an_internal_page_is_ours_where_it_names_us(authority: bytes, is_ours: bool) -> None:
+    url = parse_absolute(b"http://" + authority + DIGEST)
+    asked = classify(b"GET", url, request_fields(b""), "absolute", OWN, here=(b"10.9.9.9", 4000))
+    assert asked == (Verdict(Kind.LOCAL, "digest") if is_ours else Verdict(Kind.HASH, "get"))
+    elsewhere = parse_absolute(b"http://" + authority + b"/page")
+    assert classify(b"GET", elsewhere, request_fields(b""), "absolute", OWN, here=(b"10.9.9.9", 4000)).kind is Kind.HASH
+
+
+def test_a_client_that_has_gone_and_a_scheme_that_is_not_ours_name_nobody() -> None:
+    for url in (b"http://10.9.9.9:4000", b"https://proxy.test:3128"):
+        asked = classify(b"GET", parse_absolute(url + DIGEST), request_fields(b""), "absolute", OWN, here=(b"", 0))
+        assert asked.kind is Kind.HASH
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"",
+        b"Cache-Control: only-if-cached, no-store\r\n",
+        b"Authorization: x\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+        b"Max-Forwards: 0\r\n",
+    ],
+)
+@pytest.mark.parametrize("target", [URL, b"/a?b", b"https://www.example.com/", b"ftp://www.example.com/"])
+def test_a_purge_is_a_purge_whatever_else_it_says(target: bytes, block: bytes) -> None:
+    rules = BypassRules(hosts=["www.example.com"])
+    assert verdict(b"PURGE", target, block, rules=rules) == Verdict(Kind.PURGE, "purge")
+    assert classify(b"PURGE", None, request_fields(block), "asterisk", POLICY).kind is Kind.REFUSE
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
