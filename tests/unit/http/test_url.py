@@ -221,6 +221,26 @@ def test_the_short_way_and_the_general_way_agree(rest: bytes) -> None:
     assert results[0] == results[1]
 
 
+@given(
+    st.sampled_from([b"http://", b"http://", b"https://", b"HTTP://"]),
+    st.sampled_from([b"a.com", b"a", b"A.com", b"a..com", b"a.com.", b"1.2.3.x", b"[::1]"])
+    | st.lists(
+        st.integers(0, 260).map(b"%d".__mod__) | st.sampled_from([b"01", b"", b"0x1", b"256"]), min_size=3, max_size=5
+    ).map(b".".join),
+    st.sampled_from([b"", b":", b":0", b":80", b":080", b":81", b":8", b":800", b":65535", b":65536", b":99999", b":x"])
+    | st.integers(0, 70_000).map(b":%d".__mod__),
+    st.sampled_from([b"", b"/", b"/x?y", b"/x:80/\n", b"?x"]),
+)
+def test_the_canonical_form_is_found_in_short_as_in_general(scheme: bytes, host: bytes, port: bytes, path: bytes):
+    found = []
+    for read in (canonical, lambda target: parse_absolute(target).key):
+        try:
+            found.append(read(scheme + host + port + path))
+        except BadRequest:
+            found.append(b"")
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
