@@ -2,15 +2,18 @@
 
     python -m cachelb.tools.bench.icp [--rounds 3] [--seconds 2] [--json]
 
-Each is asked in turns, alone on CPU 0, by a loop on CPU 1 that keeps 32 queries under way; half of the URLs are held.  CPU is
-what the kernel charged the process (schedstat), so it does not depend on who else is busy; the rate does.  "one at a time"
-keeps one query under way and gives the times to answer, wake-ups included.  "with garbage" sends one packet of an unknown
-version per query; only answers count.  Our lookup is a store key (MD5) in a set, which is about what an index costs.
+Each is asked in turns, alone on CPU 0, by a loop on CPU 1 (``icp_load``); half of the URLs are held.  CPU is what the kernel
+charged the process (schedstat), so it does not depend on who else is busy; the rate does.
 
-"squid" logs every query, as it does unless told otherwise; its log's helper process is not charged.  "silent" logs nothing,
-as we do.
+    32 under way    asked by one who sleeps until answers come, as peers do
+    pushed          by one who never sleeps, so that no answer costs us a wake-up of his
+    one at a time   gives the times to answer, wake-ups included
+    with garbage    the first one, and one packet of an unknown version per query; only answers count
 
-Left out: HTTP load at the same time, the real index, forward mode.
+Our lookup is the director's own (``cluster.index``), with 100,000 keys.  "squid" logs every query, as it does unless told
+otherwise; its log's helper process is not charged.  "silent" logs nothing, as we do.
+
+Left out: HTTP load at the same time (``icp_http``), forward mode.
 """
 
 from __future__ import annotations
@@ -18,8 +21,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -34,23 +35,25 @@ import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from cachelb.cluster.holdings import Holdings, Source
+from cachelb.cluster.index import Index
+from digest.key import store_key
+from icp import sieve
 from icp.answer import Answerer
 from icp.errors import BadPacket
-from icp.packet import Opcode, pack_query, parse_reply
+from icp.packet import pack_query, parse_reply
 from icp.service import Service
 
+from .icp_load import URLS, Turn, held_url, load
 from .processes import SEARCH_PATH, BenchError, missing
 
 OURS, SQUID, SILENT = ("127.0.4.1", 23130), ("127.0.4.2", 23130), ("127.0.4.4", 23130)
 ORIGIN = ("127.0.4.3", 23180)
 HTTP_PORT = 23128
-URLS = 1000
-UNDER_WAY = 32
+KEYS = 100_000
 READY_S = 20.0
-# version 1: a version 3 query is the end of Debian's Squid 5.7
-GARBAGE = b"\1\x01" + pack_query(1, b"http://127.0.4.3:23180/absent/0")[2:]
 
 CONFIG = """http_port {host}:{http_port}
 icp_port {icp_port}
@@ -71,113 +74,73 @@ coredump_dir {folder}
 """
 
 
-class Turn(NamedTuple):
-    """One measurement.  lost: queries without an answer.  p99_us: of the time to answer, where it was taken."""
-
-    per_s: float
-    cpu_us: float
-    lost: int
-    hits: float
-    median_us: float = 0.0
-    p99_us: float = 0.0
-
-
-def held_url(number: int) -> bytes:
-    return b"http://%s:%d/held/%d" % (ORIGIN[0].encode(), ORIGIN[1], number)
-
-
-def queries() -> list[bytes]:
-    """Held and absent URLs in turns, each with its own number."""
-    absent = b"http://%s:%d/absent/%%d" % (ORIGIN[0].encode(), ORIGIN[1])
-    return [pack_query(n + 1, absent % n if n % 2 else held_url(n)) for n in range(URLS)]
+def index() -> Index:
+    """Holds the even ones of the URLs, and many others; two nodes have them."""
+    made = Index(Holdings(2 * KEYS), time.time)
+    made.live = 0b11
+    for number in range(0, URLS, 2):
+        made.holdings.add(store_key(held_url(number)), number // 2 % 2, int(time.time()) + 86400, Source.STORE_LOG)
+    for number in range(KEYS):
+        made.holdings.add(store_key(b"http://elsewhere/%d" % number), number % 2, int(time.time()) + 86400, Source.STORE_LOG)
+    return made
 
 
 async def serve() -> None:
     """Ours.  Runs until it is killed."""
-    keys = {hashlib.md5(b"\1" + held_url(number)).digest() for number in range(0, URLS, 2)}
-    answerer = Answerer(lambda url: hashlib.md5(b"\1" + url).digest() in keys, lambda source: True, rate_per_s=1e9, burst=10**9)
-    await Service.start([OURS], answerer.answer)
+    answerer = Answerer(index().holds, lambda source: True, rate_per_s=1e9, burst=10**9)
+    await Service.start([OURS], answerer.answer, answerer.answer_all, sieve.ICP)
     await asyncio.Event().wait()
-
-
-def cpu_s(pid: int) -> float:
-    """What this process has used so far."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
-def load(
-    address: tuple[str, int], pid: int, seconds: float, *, under_way: int = UNDER_WAY, garbage: bool = False, wait_s: float = 0.5
-) -> Turn:
-    """Ask in a closed loop for `seconds`."""
-    times: list[float] = []
-    answers = lost = hits = 0
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        sock.connect(address)
-        sock.settimeout(wait_s)
-        send, receive, clock = sock.send, sock.recv, time.perf_counter
-        upcoming = itertools.cycle(queries()).__next__
-        for _ in range(under_way):
-            send(upcoming())
-        used, start = cpu_s(pid), clock()
-        end = last = start
-        while last < start + seconds:
-            try:
-                answer = receive(16384)
-            except TimeoutError:
-                lost += under_way
-                for _ in range(under_way):
-                    send(upcoming())
-                last = clock()
-                continue
-            answers += 1
-            hits += answer[0] == Opcode.HIT
-            if garbage:
-                send(GARBAGE)
-            now = clock()
-            if under_way == 1:
-                times.append(now - last)
-            send(upcoming())
-            last = clock() if under_way == 1 else now
-        end = clock()
-        used = cpu_s(pid) - used
-    times.sort()
-    median, p99 = (times[len(times) // 2], times[len(times) * 99 // 100]) if times else (0.0, 0.0)
-    return Turn(answers / (end - start), used / max(1, answers) * 1e6, lost, hits / max(1, answers), median * 1e6, p99 * 1e6)
-
-
-def measure(targets: dict[str, tuple[tuple[str, int], int]], rounds: int, seconds: float) -> dict[str, dict[str, Turn]]:
-    """The median of each figure over `rounds` turns, by scenario and name."""
-    results: dict[str, dict[str, Turn]] = {}
-    for scenario, options in SCENARIOS.items():
-        turns: dict[str, list[Turn]] = {name: [] for name in targets}
-        for _ in range(rounds):
-            for name, (address, pid) in targets.items():
-                turns[name].append(load(address, pid, seconds, **options))
-        results[scenario] = {
-            name: Turn(*(statistics.median(values) for values in zip(*some, strict=True))) for name, some in turns.items()
-        }
-    return results
 
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "32 under way": {},
+    "pushed": {"sleeps": False},
     "one at a time": {"under_way": 1},
     "with garbage": {"garbage": True},
 }
+Results = dict[str, dict[str, list[Turn]]]  # by scenario and name, one per round
 
 
-def render(results: dict[str, dict[str, Turn]]) -> str:
+def measure(targets: dict[str, tuple[tuple[str, int], int]], rounds: int, seconds: float) -> Results:
+    """Let them take turns: in each round every scenario, in each scenario every one of `targets` (address, process id)."""
+    results: Results = {scenario: {name: [] for name in targets} for scenario in SCENARIOS}
+    for _ in range(rounds):
+        for scenario, options in SCENARIOS.items():
+            for name, (address, pid) in targets.items():
+                results[scenario][name].append(load(address, pid, seconds, **options))
+    return results
+
+
+def middle(turns: Sequence[Turn]) -> Turn:
+    """The median of each figure."""
+    return Turn(*(statistics.median(values) for values in zip(*turns, strict=True)))
+
+
+def ratio(turns: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the ratios within each round, which a slow moment of the machine does not move."""
+    return statistics.median(turn / other if other else 0.0 for turn, other in zip(turns, others, strict=True))
+
+
+def render(results: Results) -> str:
     """A table, and the ratios that matter."""
-    lines = [f"{'':16}{'':8}{'answers/s':>11}{'CPU us':>9}{'median us':>11}{'p99 us':>9}{'lost':>6}{'hits':>7}"]
+    lines = [f"{'':16}{'':8}{'answers/s':>11}{'CPU us':>9}{'median us':>11}{'p99 us':>9}{'load us':>9}{'lost':>6}{'hits':>7}"]
     for scenario, rows in results.items():
-        for name, turn in rows.items():
+        for name, turns in rows.items():
+            turn = middle(turns)
             times = f"{turn.median_us:11.0f}{turn.p99_us:9.0f}" if turn.median_us else f"{'-':>11}{'-':>9}"
-            lines.append(f"{scenario:16}{name:8}{turn.per_s:11,.0f}{turn.cpu_us:9.2f}{times}{turn.lost:6.0f}{turn.hits:7.0%}")
+            load_us = f"{turn.load_us:9.2f}" if turn.load_us else f"{'-':>9}"
+            line = f"{scenario:16}{name:8}{turn.per_s:11,.0f}{turn.cpu_us:9.2f}{times}{load_us}{turn.lost:6.0f}{turn.hits:7.0%}"
+            if "garbage" in scenario:
+                before = [turn.cpu_us for turn in results["32 under way"][name]]
+                line += f"   CPU {ratio([turn.cpu_us for turn in turns], before) - 1:+.0%}"
+            lines.append(line)
         ours = rows["ours"]
         for name in sorted(rows.keys() - {"ours"}):
-            other = rows[name]
-            lines.append(f"{'':16}ours / {name}: rate {ours.per_s / other.per_s:.2f}, CPU {ours.cpu_us / other.cpu_us:.2f}")
+            rate, cpu_us = (
+                ratio([getattr(turn, field) for turn in ours], [getattr(turn, field) for turn in rows[name]])
+                for field in ("per_s", "cpu_us")
+            )
+            lines.append(f"{'':16}ours / {name}: rate {rate:.2f}, CPU {cpu_us:.2f}")
     return "\n".join(lines)
 
 
@@ -261,7 +224,7 @@ def _answers(address: tuple[str, int]) -> bool:
     return True
 
 
-def _run(options: argparse.Namespace) -> dict[str, dict[str, Turn]]:
+def _run(options: argparse.Namespace) -> Results:
     problem = missing([("taskset", "util-linux"), ("squid", "squid")])
     if problem:
         raise BenchError(problem)
@@ -300,7 +263,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench: {problem}", file=sys.stderr)
         return 1
     if options.json:
-        print(json.dumps({scenario: {name: turn._asdict() for name, turn in rows.items()} for scenario, rows in results.items()}))
+        print(
+            json.dumps(
+                {
+                    scenario: {name: [turn._asdict() for turn in turns] for name, turns in rows.items()}
+                    for scenario, rows in results.items()
+                }
+            )
+        )
     else:
         print(render(results))
     return 0
