@@ -136,21 +136,23 @@ class Answerer:
         self.faults = dict.fromkeys((fault.word for fault in Fault), 0)
         self.problem: Exception | None = None
         self._holds = holds
-        self._ask = ask
         self._rtt = rtt
-        self._sources = Sources(allowed, rate_per_s, burst)
-        self._standing = self._sources.standing
         self._denied = DeniedBudget(denied_budget)
-        self._is_simple = ask is None and rtt is None
+        self.configure(allowed, ask=ask, rate_per_s=rate_per_s, burst=burst)
 
     def counters(self) -> dict[str, int]:
         """Every count by its word: outcomes, and faults as ``bad_<word>``."""
         outcomes = {outcome.name.lower(): self.counts[outcome] for outcome in Outcome}
         return outcomes | {f"bad_{word}": count for word, count in self.faults.items()}
 
-    def allow(self, allowed: Callable[[str], bool]) -> None:
-        """Other networks from now on."""
-        self._sources.allow(allowed)
+    def configure(
+        self, allowed: Callable[[str], bool], *, ask: Ask | None = None, rate_per_s: float = 20_000, burst: int = 20_000
+    ) -> None:
+        """Others who may ask, other ways to find out and other limits from now on.  Arguments as above."""
+        self._ask = ask
+        self._is_simple = ask is None and self._rtt is None
+        self._sources = Sources(allowed, rate_per_s, burst)
+        self._standing = self._sources.standing
 
     def answer(self, datagram: bytes, source: str, now: float) -> Answer:
         """The datagram to send back, a coroutine that will give it, or None.
@@ -180,8 +182,8 @@ class Answerer:
             size = len(datagram)
             if _URL < size <= _URL + MAX_URL + 1 and is_plain and source not in told:
                 head, reqnum = _PLAIN_QUERY.unpack_from(datagram)
-                if head == _QUERY_HEAD + size and reqnum and datagram.find(0, _URL) == size - 1:
-                    url = datagram[_URL:-1]
+                url = datagram[_URL:-1]
+                if head == _QUERY_HEAD + size and reqnum and not datagram[-1] and 0 not in url:
                     try:
                         is_held = holds(url)
                     except Exception:  # _slow asks again and knows what to do
