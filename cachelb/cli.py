@@ -16,6 +16,7 @@ from cachelb import __version__, config_text
 from cachelb.config import load
 from cachelb.errors import ConfigError
 from cachelb.explain import BadQuestionError, explain, render
+from cachelb.listen import host_names
 
 INTERRUPTED = 130  # what shells say of a program that was stopped by Ctrl-C
 
@@ -64,7 +65,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     config = load(options.config)
-    found = explain(config, options.url, options.method, options.header, options.client)
+    found = explain(config, options.url, options.method, options.header, options.client, host_names=host_names())
     print(json.dumps(found.as_dict(), indent=2) if options.json else render(found), end="\n" if options.json else "")
     return 0
 

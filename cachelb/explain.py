@@ -59,7 +59,7 @@ class Explanation:
 
     key: the canonical URL, which is hashed; hash: that, in hex; fraction: by which a returning node takes keys back.
     table: the fingerprint of the nodes: equal on directors that agree on every owner.
-    kind: hash, bypass, tunnel, local or refuse; why: the rule, or what is wrong; rule: if it was the operator's own.
+    kind: hash, bypass, tunnel, local, purge or refuse; why: the rule, or what is wrong; rule: if it was the operator's own.
     reason, status: how it ends if it is refused; reason is "" and status 0 if not.
     owner: the node that has the key when all are up; "" where there is none.
     goes: where the request goes, as a sentence; to: the nodes that are asked, in order.
@@ -97,6 +97,7 @@ def explain(
     headers: Sequence[str] = (),
     client: str = "127.0.0.1",
     states: Mapping[str, tuple[NodeState, float]] | None = None,
+    host_names: Iterable[str] = (),
 ) -> Explanation:
     """Say what would happen to a request.
 
@@ -105,6 +106,7 @@ def explain(
         headers: Fields as "Name: value".
         client: Its IP address.
         states: Per node, its state and the part of its keys that it takes while it returns; default: as configured.
+        host_names: How the director's host is called.
 
     Raises:
         BadQuestionError: There is a line break in it, ``client`` is no address, a header is none.
@@ -113,7 +115,9 @@ def explain(
         address = ip_address(client)
     except ValueError as exc:
         raise BadQuestionError(f"{client!r} is not the IP address of a client") from exc
-    question = _Question(config, method, url, client, states or {})
+    states = states or {}
+    asked = {"method": method, "url": url, "client": client}
+    question = _Question(config, asked, states, planner_of(config, states, host_names))
     data = _head(method, url, headers)
     limits = config.limits
     try:
@@ -122,12 +126,13 @@ def explain(
             raise BadRequest(Reason.BAD_REQUEST, "this is not one request")
         block = question.planner.plan_block(head.block)
         line = question.planner.plan_line(head, block.fields.host)
-        if not any(address in network for network in config.access.allow):
+        may_purge = any(address in network for network in config.access.purge)
+        if not (method == "PURGE" and may_purge) and not any(address in network for network in config.access.allow):
             return question.refused(Reason.ACCESS_DENIED, f"{client} is in no network of [access] allow")
         request_body(head, block.fields)
     except BadRequest as exc:
         return question.refused(exc.reason, exc.detail)
-    return question.answer(line, block)
+    return question.answer(line, block, may_purge)
 
 
 def _head(method: str, url: str, headers: Iterable[str]) -> bytes:
@@ -150,24 +155,29 @@ def _head(method: str, url: str, headers: Iterable[str]) -> bytes:
     return "".join(line + "\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
 
 
-def planner_of(config: Config, states: Mapping[str, tuple[NodeState, float]]) -> Planner[str]:
+def planner_of(config: Config, states: Mapping[str, tuple[NodeState, float]], host_names: Iterable[str] = ()) -> Planner[str]:
     """A planner like the relay's, with the nodes' names for targets."""
     members = [Member(node.name, node.weight) for node in config.node]
     admits = [admission(*states.get(node.name, (node.state, 1.0))) for node in config.node]
-    return Planner(plan_settings(config), make_table(config.hash.algorithm, members), [m.name for m in members], admits)
+    table = make_table(config.hash.algorithm, members)
+    return Planner(plan_settings(config, host_names), table, [member.name for member in members], admits)
 
 
 class _Question:
     """One request being explained."""
 
     def __init__(
-        self, config: Config, method: str, url: str, client: str, states: Mapping[str, tuple[NodeState, float]]
+        self,
+        config: Config,
+        asked: dict[str, Any],
+        states: Mapping[str, tuple[NodeState, float]],
+        planner: Planner[str],
     ) -> None:
         self.config = config
-        self.asked: dict[str, Any] = {"method": method, "url": url, "client": client}
-        self.client = client.encode()
+        self.asked = asked
+        self.client = str(asked["client"]).encode()
         self.states = states
-        self.planner = planner_of(config, states)
+        self.planner = planner
 
     def refused(self, reason: Reason, why: str, **known: Any) -> Explanation:
         """The request ends with an error page; ``known`` may say what kind it was nevertheless."""
@@ -176,7 +186,7 @@ class _Question:
         known = {"kind": Kind.REFUSE.value} | known | {"why": why, "reason": reason.label, "status": row.status}
         return Explanation(**self.asked, **known, goes=goes)
 
-    def answer(self, line: LinePlan[str], block: BlockPlan) -> Explanation:
+    def answer(self, line: LinePlan[str], block: BlockPlan, may_purge: bool) -> Explanation:
         known = self._of_key(line.key) if line.url is not None else {"key": _text(line.target)}
         if block.loop:
             return self.refused(Reason.LOOP, f"{self.planner.via_name} is in its Via", **known)
@@ -185,14 +195,18 @@ class _Question:
             return self.refused(verdict.reason or Reason.BAD_REQUEST, verdict.why, **known)
         rule = verdict.why.removeprefix("rule ") if verdict.why.startswith("rule ") else ""
         known |= {"kind": verdict.kind.value, "why": verdict.why, "rule": rule}
+        if verdict.kind is Kind.PURGE and not may_purge:
+            known["why"] = f"{self.asked['client']} is in no network of [access] purge"
+            return self.refused(Reason.PURGE_DENIED, **known)
         return self._destination(verdict.kind, line, block, known)
 
-    def _destination(
-        self, kind: Kind, line: LinePlan[str], block: BlockPlan, known: dict[str, Any]
-    ) -> Explanation:
+    def _destination(self, kind: Kind, line: LinePlan[str], block: BlockPlan, known: dict[str, Any]) -> Explanation:
         """Where a request goes that is not refused; the same choices as ``relay.exchange`` makes."""
         if kind is Kind.LOCAL:
             return Explanation(**self.asked, **known, goes="nowhere: the director answers itself")
+        if kind is Kind.PURGE:
+            goes = "to the URL's owners and to every other cache that may have it; to no origin"
+            return Explanation(**self.asked, **known, goes=goes)
         owners = self.planner.owners(line.key)
         mode = self.planner.bypass_mode
         is_connect = line.form == "authority"

@@ -72,6 +72,32 @@ def test_an_owner_that_returns_slowly_does_not_have_all_keys_yet():
     assert "returns slowly" in found.goes
 
 
+@pytest.mark.parametrize("mode", ["direct", "nodes", "off"])
+def test_a_purge_goes_to_caches_only_if_the_client_may_purge(mode: str):
+    for client, allow, reason in (
+        ("192.0.2.7", "10.0.0.0/8", ""),  # need not be let use the caches
+        ("127.0.0.1", "127.0.0.0/8", "purge_denied"),
+        ("127.0.0.1", "10.0.0.0/8", "access_denied"),
+    ):
+        access = f"[bypass]\nmode = '{mode}'\n[access]\npurge = ['192.0.2.0/24']\nallow = ['{allow}']"
+        found = explain(config(access), URL, method="PURGE", client=client)
+        assert (found.reason, found.sent, found.to) == (reason, "", ())
+        assert found.status == (403 if reason else 0)
+        if reason != "access_denied":
+            assert (found.kind, found.key) == ("purge", URL)
+            assert ("[access] purge" in found.why) == bool(reason)
+            assert ("owner" in found.goes) == (not reason)
+
+
+def test_the_digest_is_the_directors_where_the_url_names_it():
+    page = "/squid-internal-periodic/store_digest"
+    own = config("[listen]\nhttp = '10.0.0.5:3128'\nnames = ['proxy.test']")
+    for host in ("10.0.0.5:3128", "proxy.test:3128", "host.test:3128"):
+        assert explain(own, f"http://{host}{page}", host_names=["host.test"]).kind == "local"
+    assert explain(own, page, headers=["Host: other.test"]).kind == "local"
+    assert explain(own, f"http://other.test:3128{page}", host_names=["host.test"]).kind == "hash"
+
+
 def test_without_a_node_in_service_it_goes_straight_or_nowhere():
     dead = {f"cache{n}": ("dead", 0.0) for n in (1, 2, 3)}
     found = explain(config(), URL, states=dead)  # type: ignore[arg-type]
