@@ -22,12 +22,14 @@ Left out: when to save, and two directors with one directory.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -77,9 +79,16 @@ class _Writer:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._aside = directory / f"{FILE_NAME}.new"
-        self._file: BinaryIO = self._aside.open("wb")
-        self._file.write(bytes(_HEADER.size))
         self._body = blake2b(digest_size=_CHECKSUM_BYTES)
+        self._file: BinaryIO = io.BytesIO()  # until it is opened
+
+    def open(self) -> None:
+        """Begin."""
+        # it has no URLs, but who asks for the key of a known one finds out that somebody fetched it: nobody else's business
+        fd = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(fd, "wb")
+        os.fchmod(fd, 0o600)  # one that was left behind may have had other rights
+        self._file.write(bytes(_HEADER.size))
 
     def write(self, data: bytes) -> None:
         self._body.update(data)
@@ -101,9 +110,11 @@ class _Writer:
             os.close(directory)
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
-        self._file.close()
-        self._aside.unlink(missing_ok=True)
+        """Leave nothing behind, as far as the disk allows."""
+        with contextlib.suppress(OSError):  # what was not written yet, to a full disk
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._aside.unlink()
 
 
 class _Saving:
@@ -157,6 +168,7 @@ def save(directory: Path, holdings: Holdings, names: Mapping[int, str], now: int
     try:
         writer = _Writer(directory)
         try:
+            writer.open()
             for data in saving.records():
                 writer.write(data)
             text, header = saving.names()
@@ -174,19 +186,30 @@ async def save_aside(directory: Path, holdings: Holdings, names: Mapping[int, st
     """``save`` from an event loop, which is never held up for more than a millisecond."""
     saving = _Saving(holdings, names, now)
     try:
-        writer = await asyncio.to_thread(_Writer, directory)
+        writer = _Writer(directory)
         try:
+            await _in_thread(writer.open)
             for data in saving.records():
-                await asyncio.to_thread(writer.write, data)
+                await _in_thread(writer.write, data)
             text, header = saving.names()
-            await asyncio.to_thread(lambda: writer.write(saving.counts()))
-            await asyncio.to_thread(writer.write, text)
-            await asyncio.to_thread(writer.finish, header)
+            await _in_thread(lambda: writer.write(saving.counts()))
+            await _in_thread(writer.write, text)
+            await _in_thread(writer.finish, header)
         except BaseException:
             writer.abandon()
             raise
     except OSError as exc:
         raise StateError(_cannot("save", directory, exc)) from exc
+
+
+async def _in_thread(step: Callable[..., None], *arguments: object) -> None:
+    """One step of the writing.  When this is cancelled, the step has ended: what is abandoned is not written to any more."""
+    doing = asyncio.ensure_future(asyncio.to_thread(step, *arguments))
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait({doing})
+        raise
 
 
 def load(directory: Path, nodes: Mapping[str, int], keys_limit: int = KEYS_LIMIT) -> Holdings | None:

@@ -305,3 +305,16 @@ def test_half_a_million_keys_are_saved_and_loaded_in_moments(tmp_path: Path) -> 
     assert time.perf_counter() - start < 5
     assert after is not None
     assert all(after.holds(keys[at : at + 16], NOW, ALL) for at in range(0, len(keys), 16 * 997) if at % 3 != 2)
+
+
+def test_a_full_disk_is_told_and_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, filled(10), NAMES, NOW)
+    before = (tmp_path / FILE_NAME).read_bytes()
+    real = os.fdopen
+    monkeypatch.setattr(os, "fdopen", lambda fd, mode: (os.close(fd), real(os.open("/dev/full", os.O_WRONLY), mode))[1])
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    for saving in (lambda: save(tmp_path, filled(), NAMES, NOW), lambda: asyncio.run(save_aside(tmp_path, filled(), NAMES, NOW))):
+        with pytest.raises(StateError, match="No space left"):
+            saving()
+        assert os.listdir(tmp_path) == [FILE_NAME]
+        assert (tmp_path / FILE_NAME).read_bytes() == before
