@@ -217,6 +217,30 @@ def test_when_nobody_hands_over_any_more_it_goes_on_with_what_it_has(worker: Sub
     assert process_time(worker.process.pid) - before < 1.0
 
 
+def private_bytes(pid: int) -> int:
+    """Memory that a process shares with nobody."""
+    words = Path(f"/proc/{pid}/status").read_text().split("RssAnon:")[1].split()
+    return int(words[0]) << 10
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.01])
+def test_a_large_digest_on_its_way_to_50_clients_needs_no_memory(worker: Subject, pause_s: float):
+    worker.begin(digest={"pause_s": pause_s})
+    body = worker.publish(os.urandom(5 << 20))
+    assert worker.fetch_digest().body == body
+    before = private_bytes(worker.process.pid)
+    clients = [worker.connect() for _ in range(50)]
+    for client in clients:
+        client.send(b"GET /squid-internal-periodic/store_digest HTTP/1.0\r\n\r\n")
+    for client in clients:
+        assert client.read_until(body[:128])  # on its way, and nobody reads on
+    during = private_bytes(worker.process.pid)
+    for client in clients:
+        assert client.read_exactly(len(body) - 128) == body[128:]
+    assert during - before < 2 << 20
+    assert private_bytes(worker.process.pid) - before < 2 << 20
+
+
 def test_a_purge_is_asked_of_the_supervisor_and_its_answer_told(worker: Subject):
     worker.begin(access={"purge": ["127.0.0.0/8"]})
     client = worker.connect()
