@@ -46,6 +46,7 @@ class Worker:
         self._drained = asyncio.Event()
         engine.teach = self._teach
         engine.ask_purge = self._ask_purge
+        engine.tell_seen = self._tell_seen
 
     def _teach(self, lessons: list[Lesson]) -> None:
         if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
@@ -56,6 +57,12 @@ class Worker:
             return False
         self._say(control.PURGE, control.pack_purge(purge))
         return True
+
+    def _tell_seen(self, seen: list[control.Seen]) -> None:
+        if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
+            self._say(control.SEEN, control.pack_seen(seen))
+        else:
+            self.engine.count("sightings_dropped", len(seen))
 
     def _say(self, kind: bytes, payload: bytes) -> None:
         if not self.writer.is_closing():

@@ -32,6 +32,7 @@ from cachelb.http.grammar import split_list
 
 MINIMUM_EXPIRY_S = 60  # Squid's minimum_expiry_time
 VARY_MARKER_S = 100_000
+MARGIN_S = 30  # what is not fresh for so long is no hit for ICP (refreshCheckICP)
 
 _DAY_S = 86400
 _YEAR_2106 = 1 << 32  # what is later is told as this: 32 bits are kept

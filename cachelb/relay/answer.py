@@ -43,6 +43,9 @@ class Answer(Attempts):
         "tunnel_end", "upgrading",
     )  # fmt: skip
 
+    started: float  # these two are Exchange's
+    why: str
+
     def __init__(self, client: Client, engine: Engine) -> None:
         super().__init__(client, engine)
         self.block: BlockPlan
@@ -105,6 +108,8 @@ class Answer(Attempts):
             self.hit = True
             counts[HITS] += 1
             engine.farm[engine.HITS] += 1
+        if engine.tell_seen is not None and (self.line.told_until <= engine.now or head.hit is False):
+            engine.sightings.answered(self, link.target, head)
         learned = engine.learned
         if head.squid_error is not None:
             counts[ORIGIN_ERRORS] += 1

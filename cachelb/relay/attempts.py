@@ -100,6 +100,7 @@ class Attempts:
             target = self.targets[self.attempt]
             if self.tried:
                 self.engine.count("retries")
+                self.line.told_until = 0.0  # that was about another node
             if self.attempt and self.tried and target.is_node:
                 self.engine.count("failovers")
             self.tried += 1

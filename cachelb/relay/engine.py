@@ -34,12 +34,13 @@ from cachelb.relay.pipes import Pipes
 from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings, plan_settings
 from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
+from cachelb.relay.sightings import Sightings
 from cachelb.relay.upstream import Target
 from cachelb.routing.learned import Learned, Lesson
 from cachelb.snapshot import BadSnapshot, Snapshot
 
 if TYPE_CHECKING:
-    from cachelb.control import Purge, Purged
+    from cachelb.control import Purge, Purged, Seen
     from cachelb.handover import Published
     from cachelb.http.response import ResponseHead
     from cachelb.relay.answer import Answer
@@ -122,6 +123,8 @@ class Engine:
         self.origins = Origins(self)
         self.internal = Internal(self)
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
+        self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
+        self.sightings = Sightings(self)
         self._settings = ""
         self._plan_settings: PlanSettings
         self._ticker: asyncio.TimerHandle | None = None
@@ -347,6 +350,8 @@ class Engine:
                 client.crashed(exc)
         if self.door.resting:
             self.door.watch()
+        if self.sightings.seen:
+            self.sightings.flush()
         if self._ticks % 5 == 0:
             self.fleet.expire(now)
             self.origins.expire(now)
@@ -365,6 +370,8 @@ class Engine:
     def _close(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
+        if self.sightings.seen:
+            self.sightings.flush()
         self.fleet.close()
         self.origins.close()
         self.internal.close()

@@ -303,6 +303,7 @@ class Exchange(Answer):
         """End the exchange because of ``reason``: with an error page while that is possible, else by cutting the connection."""
         if self.phase == IDLE and self.answered:
             return
+        is_partial = self.download is not None and not self.download.has_all()
         self._stop_pumps()
         if self.undo is not None:
             undo, self.undo = self.undo, None
@@ -310,6 +311,8 @@ class Exchange(Answer):
         answered = self.answered
         target = self.link.target if self.link is not None else None
         if target is not None:
+            if is_partial and self.engine.tell_seen is not None:
+                self.engine.sightings.broken(self, target)
             target.counts[BYTES] += self.bytes_out
             if answered and reason in (Reason.TRUNCATED, Reason.BAD_CHUNKED_ANSWER, Reason.AUDIT_FAILED):
                 target.counts[BAD_RESPONSES] += 1

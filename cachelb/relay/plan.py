@@ -47,11 +47,12 @@ class LinePlan(Generic[T]):
         idempotent: may be repeated; can_go_direct: the scheme is one that we speak.
         targets: whom to ask, in order; empty where no node is in service, or nothing is hashed.
         head: first line and Host as a node is sent them.
+        told_until: when a hit is worth telling the supervisor again; vain_until: a miss with nothing fresh (sightings.py).
     """
 
     __slots__ = (
         "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "method", "minor", "plain", "port", "segment",
-        "target", "targets", "url",
+        "target", "targets", "told_until", "url", "vain_until",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, minor: int, form: str = "") -> None:
@@ -70,6 +71,8 @@ class LinePlan(Generic[T]):
         self.can_go_direct = False
         self.targets: tuple[T, ...] = ()
         self.head = b""
+        self.told_until = 0.0
+        self.vain_until = 0.0
 
 
 class BlockPlan:

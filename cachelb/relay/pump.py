@@ -104,10 +104,14 @@ class Pump:
     def go_on(self) -> None:
         """The sink has taken everything: read on."""
         if not self.ended:
-            if self.left == 0 or (self.scanner is not None and self.scanner.done):
+            if self.has_all():
                 self._finish()
             else:
                 self.source.resume()
+
+    def has_all(self) -> bool:
+        """Whether the source has given everything, as far as that can be known before its end."""
+        return self.left == 0 or (self.scanner is not None and self.scanner.done)
 
     # -- moving
 

@@ -84,10 +84,13 @@ class Subject:
         client.send(b"GET /squid-internal-periodic/store_digest HTTP/1.0\r\n\r\n")
         return client.read_answer()
 
-    def hear(self) -> tuple[bytes, bytes]:
-        """Its next message."""
-        head = self._read(5)
-        return head[4:], self._read(int.from_bytes(head[:4], "big") - 1)
+    def hear(self, sightings: bool = False) -> tuple[bytes, bytes]:
+        """Its next message; what it tells of the nodes' stores only if that is what the test is about."""
+        while True:
+            head = self._read(5)
+            payload = self._read(int.from_bytes(head[:4], "big") - 1)
+            if sightings or head[4:] != control.SEEN:
+                return head[4:], payload
 
     def _read(self, count: int) -> bytes:
         data = b""
@@ -139,6 +142,17 @@ def test_it_serves_when_it_has_a_snapshot_and_says_its_epoch(worker: Subject):
     stranger = worker.connect()
     stranger.send(get("http://www.test/page"))
     assert stranger.read_answer().status == 403
+
+
+def test_it_tells_what_answers_say_of_the_nodes_stores(worker: Subject):
+    worker.begin()
+    client = worker.connect()
+    client.send(get("http://www.test/page"))
+    assert client.read_answer().status == 200
+    kind, payload = worker.hear(sightings=True)
+    assert kind == control.SEEN
+    (seen,) = control.unpack_seen(payload)
+    assert (seen.slot, seen.url) == (0, b"http://www.test/page")
 
 
 def test_a_bad_snapshot_is_an_event_and_the_old_one_stays(worker: Subject):
