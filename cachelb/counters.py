@@ -41,6 +41,7 @@ _FARM = [
     Counter("retries", "counter", "attempts", "attempts repeated on a fresh connection or on the next owner"),
     Counter("moved", "counter", "exchanges", "exchanges moved on because their node was declared dead"),
     Counter("failovers", "counter", "requests", "requests sent to another node than the first owner"),
+    Counter("second_chances", "counter", "requests", "only-if-cached requests sent on because a node did not have the URL"),
     Counter("sightings_dropped", "counter", "answers", "answers about the nodes' stores that were too many to be told"),
     Counter("bytes_out", "counter", "bytes", "bytes sent to clients, heads included"),
     Counter("bytes_in", "counter", "bytes", "request body bytes received from clients"),

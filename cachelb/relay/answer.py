@@ -19,7 +19,9 @@ from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkScanner, response_bo
 from cachelb.http.response import ResponseHead, scan_response
 from cachelb.relay.attempts import BODY, TUNNEL, Attempts
 from cachelb.relay.pump import Pump
-from cachelb.relay.upstream import BAD_RESPONSES, HITS, ORIGIN_ERRORS, RESPONSES, Link
+from cachelb.relay.refusals import REFUSAL_BYTES, Refusal
+from cachelb.relay.sightings import ONLY_IF_CACHED
+from cachelb.relay.upstream import BAD_RESPONSES, ENDED, HITS, ORIGIN_ERRORS, RESPONSES, Link
 
 if TYPE_CHECKING:
     from cachelb.relay.client import Client
@@ -39,7 +41,7 @@ class Answer(Attempts):
     """The part of an exchange that relays the answer.  ``Exchange`` adds the request and the endings."""
 
     __slots__ = (
-        "answered", "block", "bytes_out", "content_type", "download", "hit", "interims", "keep", "reusable", "status",
+        "answered", "block", "bytes_out", "content_type", "download", "hit", "interims", "keep", "refusal", "reusable", "status",
         "tunnel_end", "upgrading",
     )  # fmt: skip
 
@@ -49,6 +51,7 @@ class Answer(Attempts):
     def __init__(self, client: Client, engine: Engine) -> None:
         super().__init__(client, engine)
         self.block: BlockPlan
+        self.refusal: tuple[ResponseHead, bytes] | None = None  # the last 504 of a node that does not have the URL
         self.download: Pump | None = None
         self.answered = False  # the head of an answer is out, or on its way
         self.keep = KEEP
@@ -81,6 +84,8 @@ class Answer(Attempts):
         link.inbuf = b""
         if head.status < 200:
             self._interim(link, head, data)
+            return
+        if head.status == 504 and self._is_second_chance(link, head, data):
             return
         self._count(link, head)
         length = response_body(self.line.method, head)
@@ -115,6 +120,48 @@ class Answer(Attempts):
             counts[ORIGIN_ERRORS] += 1
         elif head.uncacheable or learned.size or learned.runs:
             engine.observe(self, head)
+
+    # -- only-if-cached
+
+    def _is_second_chance(self, link: Link, head: ResponseHead, data: bytes) -> bool:
+        """Whether a 504 is a node's word that it does not have what only a cache may answer, and another may have it."""
+        if self.why != ONLY_IF_CACHED:
+            return False
+        head.hit = False  # Squid says HIT where it has the URL, but stale
+        if self.engine.tell_seen is not None:
+            self.engine.sightings.missed(self, link.target)
+        length = response_body(self.line.method, head)
+        if self.body or self.attempt + 1 >= len(self.targets):
+            return False
+        body = data[head.size :]
+        if len(body) < length <= REFUSAL_BYTES:
+            link.exchange = Refusal(self, head, body, length)
+        else:
+            self.passed_over(link, head, body, length)
+        return True
+
+    def passed_over(self, link: Link, head: ResponseHead, body: bytes, length: int) -> None:
+        """Ask the next node; keep the connection if all of the 504, and nothing else, was read from it."""
+        target = link.target
+        target.counts[RESPONSES] += 1
+        target.counts[ENDED] += 1
+        self.engine.count("second_chances")
+        self.link = None
+        if 0 <= length <= len(body):
+            self.refusal = head, body[:length]
+        if head.keep_alive and len(body) == length and link.unsent is None:
+            target.keep(link, self.engine.now)
+        else:
+            link.exchange = None
+            link.shut()
+        self.attempt += 1
+        self.try_targets(again=False)
+
+    def pass_on(self, head: ResponseHead, body: bytes) -> None:
+        """Answer with the 504 of a node that was passed over."""
+        self.status = head.status
+        self.content_type = head.content_type
+        self._whole_answer(head, body)
 
     def _whole_answer(self, head: ResponseHead, body: bytes | memoryview) -> None:
         """Answer with a body that is here as a whole: one send."""

@@ -94,15 +94,20 @@ class Attempts:
 
     # -- choosing
 
-    def try_targets(self) -> None:
-        """Ask the target whose turn it is, or give up with the last failure as the reason."""
+    def try_targets(self, again: bool = True) -> None:
+        """Ask the target whose turn it is, or give up with the last failure as the reason.
+
+        again: if it is not the first one, the one before has failed.
+        """
         while self.attempt < len(self.targets) and self.tried < TARGETS_MAX:
             target = self.targets[self.attempt]
-            if self.tried:
+            if self.tried and again:
                 self.engine.count("retries")
+                if self.attempt and target.is_node:
+                    self.engine.count("failovers")
+            if self.tried:
                 self.line.told_until = 0.0  # that was about another node
-            if self.attempt and self.tried and target.is_node:
-                self.engine.count("failovers")
+            again = True
             self.tried += 1
             idle = target.idle
             # A request that must not be repeated is never put on a connection that may be stale.

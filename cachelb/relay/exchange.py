@@ -15,6 +15,7 @@ from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
 from cachelb.relay.answer import CLOSE, KEEP, KEEP_10, Answer
 from cachelb.relay.attempts import BODY, CONNECTING, IDLE, PURGING, RESOLVING, TUNNEL, WAITING
 from cachelb.relay.pump import Pump
+from cachelb.relay.sightings import ONLY_IF_CACHED
 from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link, Target
 from cachelb.routing.classify import Kind
 
@@ -147,6 +148,9 @@ class Exchange(Answer):
 
     def _hash(self) -> None:
         targets = self.line.targets
+        if self.why == ONLY_IF_CACHED:
+            targets = self.engine.planner.holders(self.line)
+            self.refusal = None
         if not targets:
             self._farm_dead()
             return
@@ -161,10 +165,13 @@ class Exchange(Answer):
 
     def _may_go_around(self) -> bool:
         """Whether a request for the farm may do without it; who wants only what is cached does not want the origin's."""
-        return self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct and self.why != "only-if-cached"
+        return self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct and self.why != ONLY_IF_CACHED
 
     def targets_failed(self) -> None:
         """No node could be asked, though they are not known to be dead yet: that must not cost the request."""
+        if self.why == ONLY_IF_CACHED and self.refusal is not None:
+            self.pass_on(*self.refusal)
+            return
         is_node = self.target is not None and self.target.is_node
         if is_node and self.last_reason in _UNREACHABLE and self._may_go_around():
             self.attempt = self.tried = 0

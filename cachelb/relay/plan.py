@@ -22,7 +22,7 @@ from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin
 from cachelb.relay import pages
 from cachelb.routing.classify import INTERNAL_PREFIX, BypassRules, Here, Kind, Policy, Verdict, classify
 from cachelb.routing.ports import PortSet
-from cachelb.routing.route import live_owners
+from cachelb.routing.route import ADMIT_ALL, ADMIT_NONE, likely_holders, live_owners
 from cachelb.routing.table import Table
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ class Planner(Generic[T]):
         self.admits = admits
         self.via_name = settings.via_name
         self.bypass_mode = settings.bypass_mode
+        self._all_take = all(admits in (ADMIT_ALL, ADMIT_NONE) for admits in self.admits)
         self._pseudonym = settings.via_name.encode("latin-1")
         self._edits = {
             (minor, to_origin, upgrade, hops): EditPolicy(
@@ -222,6 +223,12 @@ class Planner(Generic[T]):
         if self.table is None:
             return ()
         return tuple(self.targets[i] for i in live_owners(self.table, key, self.admits, OWNERS))
+
+    def holders(self, line: LinePlan[T]) -> tuple[T, ...]:
+        """Whom to ask for what only a cache may answer: also nodes that take no requests, but have what they took before."""
+        if self.table is None or self._all_take:
+            return line.targets
+        return tuple(self.targets[i] for i in likely_holders(self.table, line.key, self.admits, OWNERS))
 
     # -- the general case
 

@@ -81,6 +81,14 @@ class Sightings:
             line.vain_until = now + AGAIN_S
         self._tell(target, until, line.key)
 
+    def missed(self, exchange: Answer, target: Target) -> None:
+        """A node has said that it does not have what only a cache was asked for."""
+        line = exchange.line
+        line.told_until = 0.0
+        line.vain_until = self.engine.now + AGAIN_S
+        if len(line.key) <= URL_BYTES_MAX:
+            self._tell(target, 0, line.key)
+
     def broken(self, exchange: Answer, target: Target) -> None:
         """An answer has ended too early: if it was told to be stored, it is not."""
         line = exchange.line

@@ -86,3 +86,15 @@ def live_owners(table: Table, key: bytes, admits: Sequence[float], count: int) -
         # One dead node is the usual case: ask for one more.  A farm mostly dead must not cost a call per node.
         step = 4 * step or count - len(taking)
         wanted = min(len(admits), wanted + step)
+
+
+def likely_holders(table: Table, key: bytes, admits: Sequence[float], count: int) -> tuple[int, ...]:
+    """Return up to ``count`` live nodes that may have ``key`` in their store, the likeliest first.
+
+    That is its owner now; then all that are alive in failover order: a node that drains, or has just come back, takes no
+    new requests for some of its keys, but still has the objects.
+    """
+    owners = live_owners(table, key, admits, 1)
+    wanted = min(len(admits), count + sum(1 for admit in admits if admit < ADMIT_ALL))
+    others = [node for node in table.owners(key, wanted) if admits[node] != ADMIT_NONE and node not in owners]
+    return (*owners, *others)[:count]

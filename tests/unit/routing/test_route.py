@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachelb.routing.ring import Member, Ring
-from cachelb.routing.route import ADMIT_ALL, ADMIT_LAST, ADMIT_NONE, NodeState, Route, admission, live_owners, pick
+from cachelb.routing.route import (
+    ADMIT_ALL,
+    ADMIT_LAST,
+    ADMIT_NONE,
+    NodeState,
+    Route,
+    admission,
+    likely_holders,
+    live_owners,
+    pick,
+)
 from cachelb.routing.table import Table, make_table
 
 UP, LAST, NONE = ADMIT_ALL, ADMIT_LAST, ADMIT_NONE
@@ -52,9 +62,7 @@ def test_a_node_at_the_very_start_of_its_return_is_alive_but_takes_no_key() -> N
         ([NONE, NONE, NONE], 0.0, []),
     ],
 )
-def test_nodes_are_tried_in_failover_order_as_far_as_they_admit(
-    admits: list[float], fraction: float, tried: list[int]
-) -> None:
+def test_nodes_are_tried_in_failover_order_as_far_as_they_admit(admits: list[float], fraction: float, tried: list[int]) -> None:
     assert pick([2, 0, 1], admits, fraction) == tried
 
 
@@ -124,3 +132,25 @@ def test_no_more_owners_are_asked_for_than_dead_nodes_require(dead: int, asked: 
 
 def test_a_route_is_two_words() -> None:
     assert Route((2, 0), "get") == ((2, 0), "get")
+
+
+@given(
+    st.sampled_from(KEYS),
+    st.sampled_from(sorted(TABLES)),
+    st.lists(st.sampled_from([UP, LAST, NONE, 0.5, 1e-9]), min_size=6, max_size=6),
+    st.integers(1, 6),
+)
+def test_likely_holders_are_the_owner_and_then_all_that_are_alive(key: bytes, name: str, admits: list[float], count: int) -> None:
+    table = TABLES[name]
+    owner = live_owners(table, key, admits, 1)
+    alive = [node for node in table.owners(key, 6) if admits[node] != NONE]
+    others = [node for node in alive if node not in owner]
+    assert list(likely_holders(table, key, admits, count)) == [*owner, *others][:count]
+
+
+def test_a_node_that_drains_may_still_hold_what_it_owned() -> None:
+    table, key = TABLES["ring"], KEYS[0]
+    first, second, third, *_ = table.owners(key, 6)
+    admits = [LAST if node == first else UP for node in range(6)]
+    assert live_owners(table, key, admits, 3)[0] == second
+    assert likely_holders(table, key, admits, 3) == (second, first, third)
