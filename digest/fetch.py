@@ -22,8 +22,9 @@ DIGEST_PATH = "/squid-internal-periodic/store_digest"
 HEAD_LIMIT_BYTES = 16384  # Squid's own heads have 300 to 400 bytes
 BODY_LIMIT_BYTES = CONTROL_BYTES + MASK_LIMIT_BYTES
 
-_status_line = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n\0]*)?").fullmatch
-_field = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)").fullmatch
+_TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
+_status_line = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: " + _TEXT + rb")?").fullmatch
+_field = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(" + _TEXT + rb")").fullmatch
 _number = re.compile(rb"[0-9]{1,18}").fullmatch
 _date = re.compile(rb"[A-Za-z0-9 ,:+-]{1,64}").fullmatch
 
