@@ -173,7 +173,7 @@ class Sending:
         self.body = body
         self.at = 0
         self.pause_s = pause_s
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.Handle | None = None
         self.wait_until = self.engine.clock() + ACKNOWLEDGED_S
 
     def begin(self, head: bytes) -> None:
@@ -194,12 +194,10 @@ class Sending:
         except OSError:
             exchange.client_gone()
             return
-        if self.pause_s:
-            self._pause()
-        elif sent:
-            self._go_on()
+        if self.pause_s or sent:
+            self._later(self.pause_s)
         else:
-            exchange.client.drained = self._go_on
+            exchange.client.drained = self._send_piece
 
     def stop(self) -> None:
         """The exchange ends before its time."""
@@ -207,40 +205,48 @@ class Sending:
             self.timer.cancel()
             self.timer = None
 
-    def _pause(self) -> None:
-        self.timer = self.engine.loop.call_later(self.pause_s, self._paused)
+    def _later(self, wait_s: float) -> None:
+        loop = self.engine.loop
+        self.timer = loop.call_later(wait_s, self._go_on) if wait_s else loop.call_soon(self._go_on)
 
-    def _paused(self) -> None:
+    def _go_on(self) -> None:
         self.timer = None
         client = self.exchange.client
         try:
-            # What has not arrived would come together with the mask.
-            if client.unsent is not None or (self.engine.clock() < self.wait_until and _unacknowledged(client.fd)):
-                self._pause()
+            if self.at == CONTROL_BYTES and self._lacks_control_block():
+                self._later(self.pause_s)
             else:
-                self._go_on()
+                self._send_piece()
         except Exception as exc:
             client.crashed(exc)
 
-    def _go_on(self) -> None:
+    def _lacks_control_block(self) -> bool:
+        """Whether the peer's kernel may lack the control block: it would be read together with the mask."""
+        client = self.exchange.client
+        return client.unsent is not None or (self.engine.clock() < self.wait_until and _unacknowledged(client.fd))
+
+    def _send_piece(self) -> None:
+        """Hand the kernel a piece, and let others have their turn before the next: 50 peers at once are 250 MB."""
         exchange, engine = self.exchange, self.engine
         client = exchange.client
-        while self.at < len(self.body):
-            piece = self.body[self.at : self.at + PIECE_BYTES]
-            try:
-                sent = client.send(piece)
-            except OSError:
-                exchange.client_gone()
-                return
-            self.at += len(piece)
-            exchange.bytes_out += len(piece)
-            if not sent:
-                client.deadline = engine.now + engine.timeouts.idle_body_s
-                client.drained = self._go_on
-                return
-        exchange.undo = None
-        engine.count("digests_served")
-        exchange.finish()
+        piece = self.body[self.at : self.at + PIECE_BYTES]
+        if not piece:
+            exchange.undo = None
+            engine.count("digests_served")
+            exchange.finish()
+            return
+        try:
+            sent = client.send(piece)
+        except OSError:
+            exchange.client_gone()
+            return
+        self.at += len(piece)
+        exchange.bytes_out += len(piece)
+        if sent:
+            self._later(0)
+        else:
+            client.deadline = engine.now + engine.timeouts.idle_body_s
+            client.drained = self._send_piece
 
 
 def _unacknowledged(fd: int) -> bool:
