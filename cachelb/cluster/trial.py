@@ -17,8 +17,9 @@ A first look at up to SAMPLE records comes before the judgement:
 - MUTE: the same of a digest that never did (a rock disk; a digest that is rewritten more often than it is rebuilt).
   It says nothing, and nothing is forgotten for it.
 
-False positives of the mask (8 to 11 % with Squid's default) are taken off the shares; a record that one of them saves
-fails with a later digest, whose mask has another size.
+False positives of the mask (8 to 11 % with Squid's default) are taken off the shares.  A record that one of them saves
+fails with a later digest, when other keys set the bits; of a node that was emptied, what seems to be there is not believed
+if most of that must be false.
 
 Left out: where digests come from and when (``nodedigests``); buckets (``Holdings.visit``).
 """
@@ -88,6 +89,7 @@ class Trial:
         self._terms = terms
         self._false = false_positives
         self._left = BUCKETS
+        self._is_believed = True  # what is in the digest
         self._known = [0, 0]  # of records that should be in it if they are not recent: how many, how many are
         self._due = [0, 0]  # of those that must be in it
 
@@ -137,6 +139,7 @@ class Trial:
         self.share = self._share(*self._known)
         if self.verdict is Verdict.EMPTIED:
             self.is_trusted = False  # the next one must have what came since
+            self._is_believed = share > self._false
         elif self._known[0] >= SAMPLE_MIN and self.share >= TRUSTED_SHARE:
             self.is_trusted = True
 
@@ -149,7 +152,7 @@ class Trial:
     def _judged(self, is_in: int, expires: int, mark: int) -> int:
         if self.verdict is Verdict.MUTE:
             return mark & ~MARK_OLD
-        if is_in:
+        if is_in and self._is_believed:
             self.confirmed += 1
             return max(mark & MARK_SOURCE, Source.DIGEST)
         is_old = mark & MARK_OLD and self._terms.settles

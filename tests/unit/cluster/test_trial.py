@@ -154,6 +154,7 @@ def test_false_positives_do_not_hide_that_a_node_was_emptied():
     made.passed(1)
     assert made.verdict is Verdict.EMPTIED
     assert made.share < 0.1
+    assert set(made.judge(keys, [FRESH] * 1000, [MARK_OLD] * 1000)) == {GONE}  # nor keep what they seem to confirm
 
 
 def test_the_look_ends_when_it_has_seen_enough():
