@@ -20,6 +20,7 @@ import os
 import re
 import struct
 import termios
+import time
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,7 +69,8 @@ class Internal:
         self.engine = engine
         self.digest: Digest | None = None
         self.purges: dict[int, Exchange] = {}
-        self._numbers = itertools.count(1)
+        # Answers for a worker that has died come to the one in its place: they must not fit its own purges.
+        self._numbers = itertools.count(time.monotonic_ns())
 
     def publish(self, published: Published) -> None:
         """Serve this digest from now on; its descriptor is closed.

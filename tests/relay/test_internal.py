@@ -542,6 +542,17 @@ def test_so_many_purges_at_a_time_and_no_more(purging, monkeypatch):
     clients[3].reset()
 
 
+def test_an_answer_for_a_worker_that_has_died_fits_no_purge_of_the_next(make_farm):
+    asked = []
+    for _ in range(2):
+        farm = make_farm(access={"purge": ["127.0.0.1"]})
+        asked.append(answer_purges(farm, asked=1, confirmed=1, found=1))
+        for _ in range(5):
+            farm.ask("http://a.test/x", method="PURGE")
+    first, second = ({purge.number for purge in purges} for purges in asked)
+    assert not first & second
+
+
 def test_a_client_that_goes_is_forgotten(purging):
     asked = keep_purges(purging)
     client = purging.connect()
