@@ -336,24 +336,32 @@ def child_of(place: Place, farm: Farm, host: str, lines: str) -> Squid:
     return child
 
 
+DIGEST_ONLY = "cache_peer .* parent 3128 0 no-query"
+
+
 @pytest.mark.parametrize(
-    ("number", "begins", "held", "absent"),
+    ("number", "begins", "more", "held", "absent"),
     [
-        (1, "icp_port", {"CD_PARENT_HIT", "PARENT_HIT"}, "FIRST_PARENT_MISS"),
-        (2, "cache_peer .* parent 3128 0 no-query", {"CD_PARENT_HIT"}, "FIRSTUP_PARENT"),
-        (3, "cache_peer .* no-digest no-netdb", {"PARENT_HIT"}, "FIRST_PARENT_MISS"),
-        (4, "cache_peer .* sibling", {"CD_SIBLING_HIT", "SIBLING_HIT"}, "HIER_DIRECT"),
+        (1, "icp_port", "", {"CD_PARENT_HIT", "PARENT_HIT"}, "FIRST_PARENT_MISS"),
+        (2, DIGEST_ONLY, "", {"CD_PARENT_HIT"}, "FIRSTUP_PARENT"),
+        (3, "cache_peer .* no-digest no-netdb", "", {"PARENT_HIT"}, "FIRST_PARENT_MISS"),
+        (4, "cache_peer .* sibling", "", {"CD_SIBLING_HIT", "SIBLING_HIT"}, "HIER_DIRECT"),
+        # of the table below the blocks
+        (5, DIGEST_ONLY, "never_direct allow all", {"CD_PARENT_HIT"}, "FIRSTUP_PARENT"),
+        (6, DIGEST_ONLY, "prefer_direct on", {"CD_PARENT_HIT"}, "HIER_DIRECT"),
     ],
 )
 def test_a_downstream_squid_uses_the_farm_as_it_says(
-    place: Place, farm: Farm, origin: OriginProcess, number: int, begins: str, held: set[str], absent: str
+    place: Place, farm: Farm, origin: OriginProcess, number: int, begins: str, more: str, held: set[str], absent: str
 ):
+    assert f"`{more}`" in PEERS.read_text() or not more
     urls = fetched(farm.director.http, origin, f"peer{number}held")
     assert wait_until(lambda: farm.digest_has(urls) == HELD, 20, step_s=0.2)
     both = block("A downstream Squid", "icp_port")
     lines = re.sub(r"^cache_peer .*\n", block("A downstream Squid", begins), both, flags=re.MULTILINE) if number > 1 else both
     if "no-query" in lines:
         lines = replaced(lines, ("icp_port 3130\n", ""))
+    lines += f"{more}\n"
     child = child_of(place, farm, f"127.0.2.{200 + number}", lines)
     way = (child.host, child.http_port)
     fetched(way, origin, f"peer{number}held")
@@ -361,6 +369,26 @@ def test_a_downstream_squid_uses_the_farm_as_it_says(
     others = ways(child, fetched(way, origin, f"peer{number}absent"))
     assert others[absent] >= 0.9 * HELD, others  # the digest's false positives are the rest
     assert not [word for word in others if word.startswith("TIMEOUT")]
+
+
+@pytest.mark.parametrize(("number", "more", "way"), [(7, "", "HIER_DIRECT"), (8, "nonhierarchical_direct off", "FIRSTUP_PARENT")])
+def test_what_no_cache_could_store_goes_where_it_says(
+    place: Place, farm: Farm, origin: OriginProcess, number: int, more: str, way: str
+):
+    assert f"`{more}`" in PEERS.read_text() or not more
+    child = child_of(place, farm, f"127.0.2.{200 + number}", f"{block('A downstream Squid', 'icp_port')}{more}\n")
+    url = f"{origin.base}/static/posted{number}"
+    request((child.host, child.http_port), "POST", url)
+    assert ways(child, [url]) == {way: 1}
+
+
+def test_a_squid_without_an_icp_port_uses_its_parent_unasked(place: Place, farm: Farm, origin: OriginProcess):
+    lines = replaced(block("A downstream Squid", "icp_port"), ("icp_port 3130\n", ""), ("no-netdb", "no-digest no-netdb"))
+    child = child_of(place, farm, "127.0.2.209", lines)
+    urls = fetched((child.host, child.http_port), origin, "unasked", 5)
+    assert ways(child, urls) == {"FIRSTUP_PARENT": 5}
+    assert "ICP is disabled! Cannot send ICP request to peer" in PEERS.read_text()
+    assert "ICP is disabled! Cannot send ICP request to peer" in (child.directory / "cache.log").read_text("latin-1")
 
 
 def test_a_node_with_memory_alone_has_a_digest(farm: Farm, origin: OriginProcess):
