@@ -69,6 +69,104 @@ _NODE = [
     Counter("idle", "gauge", "connections", "idle connections kept to the node"),
 ]
 
+# What is wrong with datagrams, and whose fault it is: icp.errors.Fault
+_FAULTS = {
+    "short": "shorter than a header",
+    "version": "of another version",
+    "length": "with a wrong length field",
+    "opcode": "with an unknown opcode",
+    "unsolicited": "replies that nobody asked for",
+    "not_a_reply": "queries where a reply was expected",
+    "hit_obj": "that carry an object",
+    "echo": "meant for a UDP echo port",
+    "reqnum_zero": "with request number 0",
+    "no_url": "without a URL",
+    "no_nul": "without a NUL behind the URL",
+    "stray_nul": "with a NUL inside the URL",
+    "long_url": "with a URL of more than 8,191 bytes",
+    "section": "with a string that is longer than they are",
+    "trailing": "with bytes behind their end",
+    "auth": "with authentication, which is not spoken here",
+}
+
+
+def _service(name: str, protocol: str) -> list[Counter]:
+    """What a datagram service counts (icp.service)."""
+    texts = {
+        "received": "datagrams received",
+        "sent": "datagrams sent",
+        "unsent": "replies that the system did not take",
+        "crashed": "datagrams that could not be answered because of an internal error",
+        "overloaded": "queries given up because too many answers were being found out",
+        "floods": "times that a flood of bad packets was kept away by the kernel",
+        "dropped": "datagrams dropped by the kernel, for want of room or in a flood",
+    }
+    counters = [Counter(f"{name}_{word}", "counter", "datagrams", f"{protocol}: {text}") for word, text in texts.items()]
+    bad = [Counter(f"{name}_bad_{word}", "counter", "datagrams", f"{protocol}: datagrams {text}") for word, text in _FAULTS.items()]
+    return counters + bad
+
+
+# What the supervisor counts beside the relay: ICP, HTCP and what they are answered from.
+PEERS: tuple[Counter, ...] = (
+    Counter("icp_hit", "counter", "replies", "ICP queries answered with HIT"),
+    Counter("icp_miss", "counter", "replies", "ICP queries answered with MISS"),
+    Counter("icp_miss_nofetch", "counter", "replies", "ICP queries answered with MISS_NOFETCH: the farm could not serve"),
+    Counter("icp_err", "counter", "replies", "ICP queries answered with ERR: a bad URL"),
+    Counter("icp_denied", "counter", "replies", "ICP queries answered with DENIED"),
+    Counter("icp_refused", "counter", "queries", "ICP queries that were not allowed, and not answered"),
+    Counter("icp_limited", "counter", "queries", "ICP queries above the rate of one source, not answered"),
+    Counter("icp_bad", "counter", "datagrams", "ICP: datagrams that were no sound query, not answered"),
+    Counter("icp_failed", "counter", "queries", "ICP queries answered with MISS because of an internal error"),
+    *_service("icp", "ICP"),
+    Counter("htcp_hit", "counter", "queries", "HTCP TST that were a hit"),
+    Counter("htcp_miss", "counter", "queries", "HTCP TST that were a miss"),
+    Counter("htcp_cleared", "counter", "queries", "HTCP CLR of what a node had"),
+    Counter("htcp_absent", "counter", "queries", "HTCP CLR of what no node had, or none confirmed"),
+    Counter("htcp_refused", "counter", "queries", "HTCP queries that were not allowed"),
+    Counter("htcp_limited", "counter", "queries", "HTCP queries above the rate of one source"),
+    Counter("htcp_bad", "counter", "datagrams", "HTCP: datagrams that were no sound query"),
+    Counter("htcp_failed", "counter", "queries", "HTCP queries that failed because of an internal error"),
+    *_service("htcp", "HTCP"),
+    Counter("forward_asked", "counter", "queries", "forward mode: ICP queries sent to owners"),
+    Counter("forward_hit", "counter", "replies", "forward mode: owners that said HIT"),
+    Counter("forward_miss", "counter", "replies", "forward mode: owners that said MISS"),
+    Counter("forward_late", "counter", "queries", "forward mode: owners that did not answer in time"),
+    Counter("forward_refused", "counter", "replies", "forward mode: owners that said DENIED or ERR"),
+    Counter("forward_skipped", "counter", "queries", "forward mode: queries answered from the index at once"),
+    Counter("purge_purges", "counter", "purges", "URLs that were to be purged from the nodes"),
+    Counter("purge_refused", "counter", "purges", "purges refused because too many were under way"),
+    Counter("purge_found", "counter", "answers", "nodes that had what was purged"),
+    Counter("purge_absent", "counter", "answers", "nodes that did not have what was purged"),
+    Counter("purge_unconfirmed", "counter", "answers", "nodes that did not confirm a purge"),
+    Counter("purge_repeated", "counter", "answers", "purges that a node has confirmed later"),
+    Counter("purge_dropped", "counter", "purges", "purges that a node has never confirmed"),
+    Counter("purge_waiting", "gauge", "purges", "purges that wait for a node to come back"),
+    Counter("store_log_datagrams", "counter", "datagrams", "store-log datagrams received"),
+    Counter("store_log_strangers", "counter", "datagrams", "store-log datagrams from an address that is no node's"),
+    Counter("store_log_shared", "counter", "datagrams", "store-log datagrams from an address that several nodes have"),
+    Counter("store_log_limited", "counter", "datagrams", "store-log datagrams not read because their node sends too many"),
+    Counter("store_log_restarts", "counter", "restarts", "restarts of nodes, as their store logs tell"),
+    *(
+        Counter(f"store_log_line_{word}", "counter", "lines", f"store-log lines: {text}")
+        for word, text in {
+            "stored": "an object was stored",
+            "released": "an object is gone",
+            "ended": "an object is gone that was being read",
+            "renewed": "an object is fresh again",
+            "private": "an answer was not stored",
+            "method": "of another method than GET",
+            "action": "of no interest",
+            "bad_line": "not Squid's",
+            "bad_action": "an unknown action",
+            "bad_key": "not a store key",
+            "bad_number": "a time that cannot be",
+            "cut": "without an end",
+            "excess": "too many in a datagram",
+        }.items()
+    ),
+    Counter("index_keys", "gauge", "objects", "objects in the index, counted once for each node that holds them"),
+)
+
 FARM: tuple[Counter, ...] = (*_FARM, *_ENDS)
 NODE: tuple[Counter, ...] = tuple(_NODE)
 TABLE: dict[str, tuple[Counter, ...]] = {"farm": FARM, "node": NODE}

@@ -30,6 +30,7 @@ from cachelb.listen import CannotListenError, open_listeners
 from cachelb.nodes.health import Change, Health, HealthPolicy
 from cachelb.nodes.probes import Prober
 from cachelb.nodes.watch import NodeNames
+from cachelb.onecache import OneCache
 from cachelb.snapshot import Snapshot
 from cachelb.workers import Workers, passive_totals, split_listeners
 
@@ -56,6 +57,7 @@ class Supervisor:
         self.health = Health(health_policy(config), self.farm.watched(), time.monotonic())
         self.names = NodeNames(config.resolver, self._addresses_changed, self._address_problem)
         self.prober = Prober(self.health, self.farm.probe_targets, self._log_changes, config.health.timeout_s)
+        self.onecache = OneCache(config, self.farm.slots)
         self.workers: Workers | None = None
         self.ending = asyncio.Event()
         self.hurry = asyncio.Event()
@@ -81,28 +83,35 @@ class Supervisor:
         admin = AdminServer(self)
         try:
             await admin.start(listen.admin)
+            await self.onecache.start()
             if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
-                self.workers = Workers(listeners, self._snapshot().pack())
+                self.workers = Workers(listeners, self._snapshot().pack(), self.onecache.heard)
+                self.onecache.begin(self.workers)
                 await self._serve(self.workers)
         finally:
+            await self.onecache.stop()
             await admin.stop()
             await self.names.stop()
         return 0
 
     async def _serve(self, workers: Workers) -> None:
-        tasks = [asyncio.create_task(self._forever(job)) for job in (self.prober.run, self._watch_traffic)]
+        jobs = (self.prober.run, self._watch_traffic, *self.onecache.jobs())
+        tasks = [asyncio.create_task(self._forever(job)) for job in jobs]
         workers.start()
         if await self._unless_ending(workers.ready()):
             self.state = "running"
+            self.onecache.serve(True)
             where = ", ".join(f"{address.host}:{address.port}" for address in self._began_with.listen.http)
             sizes = len(workers.workers), len(self.config.node)
             log.info("ready: cachelb %s, %d worker(s), %d node(s), listening on %s", __version__, *sizes, where)
             await self.ending.wait()
         self.state = "draining"
+        self.onecache.serve(False)
         cut = await workers.drain(self.config.timeouts.drain_s, self.hurry)
         log.info("stopped: %s", f"{cut} client connections were cut" if cut else "every exchange was finished")
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
 
     async def _unless_ending(self, job: Coroutine[Any, Any, None]) -> bool:
         """Wait for ``job``; False when the director is told to end before that."""
@@ -150,6 +159,7 @@ class Supervisor:
         self.epoch += 1
         views = self.farm.views(self.health.states())
         self._version = self.health.version
+        self.onecache.place(views)
         self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and view.weight for view in views))
         return Snapshot(self.epoch, self.config.model_dump_json(), views)
 
@@ -235,6 +245,7 @@ class Supervisor:
         self.names.reload(config.resolver, self.farm.names_to_resolve())
         self.health.reload(health_policy(config), self.farm.watched(), time.monotonic())
         self.prober.timeout_s = config.health.timeout_s
+        self.onecache.reload(config)
         self.prober.wake()
         self.reloads += 1
         self._publish()
@@ -258,6 +269,8 @@ def fixed_at_start(old: Config, new: Config) -> list[str]:
         fixed.append("[listen]")
     if old.relay.workers != new.relay.workers:
         fixed.append("[relay] workers")
+    if (old.index.keys, old.index.state) != (new.index.keys, new.index.state):
+        fixed.append("[index] keys and state")
     return fixed
 
 

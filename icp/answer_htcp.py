@@ -66,18 +66,25 @@ class HtcpAnswerer:
         self.problem: Exception | None = None
         self._holds = holds
         self._clear = clear
-        self._sources = Sources(allowed, rate_per_s, burst)
-        self._clearers = Sources(may_clear, clear_rate_per_s, int(clear_rate_per_s) or 1)
+        self._clear_rate_per_s = clear_rate_per_s
+        self.configure(allowed, may_clear, rate_per_s=rate_per_s, burst=burst)
 
     def counters(self) -> dict[str, int]:
         """Every count by its word: outcomes, and faults as ``bad_<word>``."""
         outcomes = {outcome.name.lower(): self.counts[outcome] for outcome in HtcpOutcome}
         return outcomes | {f"bad_{word}": count for word, count in self.faults.items()}
 
-    def allow(self, allowed: Callable[[str], bool], may_clear: Callable[[str], bool]) -> None:
-        """Other networks from now on."""
-        self._sources.allow(allowed)
-        self._clearers.allow(may_clear)
+    def configure(
+        self,
+        allowed: Callable[[str], bool],
+        may_clear: Callable[[str], bool],
+        *,
+        rate_per_s: float = 20_000,
+        burst: int = 20_000,
+    ) -> None:
+        """Others who may ask, and other limits from now on.  Arguments as above."""
+        self._sources = Sources(allowed, rate_per_s, burst)
+        self._clearers = Sources(may_clear, self._clear_rate_per_s, int(self._clear_rate_per_s) or 1)
 
     def answer(self, datagram: bytes, source: str, now: float) -> bytes | Coroutine[Any, Any, bytes | None] | None:
         """The datagram to send back, a coroutine that does the work and will give it, or None."""

@@ -36,11 +36,6 @@ class Sources:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def allow(self, allowed: Callable[[str], bool]) -> None:
-        """Other networks from now on; buckets are forgotten too."""
-        self._allowed = allowed
-        self._full_at.clear()
-
     def standing(self, source: str, now: float) -> bool | None:
         """True: may ask now.  False: may not ask at all.  None: asked too much.  0.2 us (2026-11)."""
         try:

@@ -66,6 +66,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
     blocks = [worker.block for worker in workers]
     health = supervisor.health.states()
     now = time.monotonic()
+    stores = supervisor.onecache.nodes(supervisor.farm.slots)
     nodes = []
     for view in supervisor.farm.views(health):
         known = health.get(view.name)
@@ -79,6 +80,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
                 "share": view.share,
                 "since_s": round(now - known.since, 1) if known else None,
                 "cause": known.cause if known else "",
+                "store": stores[view.name],
                 "counters": read_node(blocks, view.slot),
             }
         )
@@ -90,5 +92,6 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         "reloads": supervisor.reloads,
         "workers": [{"number": w.number, "pid": w.pid, "epoch": w.epoch, "restarts": w.restarts} for w in workers],
         "farm": read_farm(blocks),
+        "onecache": supervisor.onecache.status(),
         "nodes": nodes,
     }

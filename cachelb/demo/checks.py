@@ -32,6 +32,8 @@ class Observed(NamedTuple):
     base: ``http://host:port`` of the origin.  results: all answers.  cacheable, uncacheable, private: what was asked.
     logs: access.log by node, of client requests only.  holders: for each cacheable URL the nodes that hold it.
     fetched: how often the origin was asked, by "METHOD target".
+    icp: what the director says by ICP of the URLs of cacheable and private objects: is it a HIT.
+    digest: for each cacheable URL, whether the director's cache digest contains it.
     """
 
     base: str
@@ -42,6 +44,8 @@ class Observed(NamedTuple):
     logs: Mapping[str, Sequence[AccessEntry]]
     holders: Mapping[str, Sequence[str]]
     fetched: Mapping[str, int]
+    icp: Mapping[str, bool]
+    digest: Mapping[str, bool]
 
 
 def client_requests(entries: Sequence[AccessEntry], base: str) -> list[AccessEntry]:
@@ -59,6 +63,8 @@ def all_checks(seen: Observed) -> list[Check]:
         _second_requests_hit(seen),
         _uncacheable_stays_away(seen),
         _private_is_learned(seen),
+        _icp_is_true(seen),
+        _digest_is_complete(seen),
     ]
 
 
@@ -119,6 +125,17 @@ def _private_is_learned(seen: Observed) -> Check:
     )
     wrong = [f"{url} {count} times" for url, count in visits.items() if count > 1]
     return _check("what came back private reached a Squid at most once", len(paths), wrong)
+
+
+def _icp_is_true(seen: Observed) -> Check:
+    held = {seen.base + errand.path for errand in seen.cacheable}
+    wrong = [f"{url}: {'HIT' if said else 'MISS'}" for url, said in seen.icp.items() if said != (url in held)]
+    return _check("the director says by ICP what the farm holds, and what it does not", len(seen.icp), wrong)
+
+
+def _digest_is_complete(seen: Observed) -> Check:
+    wrong = [url for url, contained in seen.digest.items() if not contained]
+    return _check("the director's cache digest contains all of it", len(seen.digest), wrong)
 
 
 def table(seen: Observed) -> str:

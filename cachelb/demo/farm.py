@@ -80,16 +80,16 @@ class SquidFarm:
         node.start()
         return node
 
-    def add_child(self, parent: tuple[str, int], *, lines: Sequence[str] = ()) -> Squid:
+    def add_child(self, parent: tuple[str, int], *, lines: Sequence[str] = (), stores: bool = False) -> Squid:
         """A downstream Squid that sends everything to `parent` (host, HTTP port), started and ready.
 
-        lines: squid.conf lines to use instead of ``parent_lines(parent)``.
+        lines: squid.conf lines to use instead of ``parent_lines(parent)``.  stores: see ``child_settings``.
         """
         number = len(self.children) + 1
         name, host = f"child{number}", f"127.0.2.{number}"
         directory = self._directory(name)
         port = free_port(host)
-        settings = child_settings(name, host, port, directory, lines or parent_lines(parent))
+        settings = child_settings(name, host, port, directory, lines or parent_lines(parent), stores=stores)
         child = Squid(name, host, port, 0, directory, settings, self._leash)
         self.children.append(child)
         child.start()

@@ -11,6 +11,7 @@ Left out: which Squids there are and where (``farm``), and their configuration (
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -89,7 +90,6 @@ class Squid:
         self._console = directory / "stderr"
         self._service = "".join(filter(str.isalnum, f"{name}{directory.parent.name}"))  # Squid allows nothing else
         self._process: subprocess.Popen[bytes] | None = None
-        self._reqnum = 0
 
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process else "stopped"
@@ -179,18 +179,7 @@ class Squid:
 
     def holds(self, url: str, timeout_s: float = 2.0) -> bool:
         """Whether a GET of `url` would be a hit here, asked by ICP (raw URL bytes: write it as Squid stores it)."""
-        self._reqnum += 1
-        payload = b"\0\0\0\0" + url.encode() + b"\0"
-        size = _ICP_HEADER.size + len(payload)
-        query = _ICP_HEADER.pack(_ICP_QUERY, _ICP_VERSION, size, self._reqnum, 0, 0, 0) + payload
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(timeout_s)
-            sock.connect((self.host, self.icp_port))
-            sock.send(query)
-            opcode, _, _, reqnum, *_ = _ICP_HEADER.unpack_from(sock.recv(65536))
-        if reqnum != self._reqnum:
-            raise SquidError(f"{self.name} answered ICP query {reqnum} instead of {self._reqnum}")
-        return bool(opcode == _ICP_HIT)
+        return is_icp_hit((self.host, self.icp_port), url, timeout_s)
 
     def manager(self, report: str) -> str:
         """The body of a cache manager report: ``info``, ``counters``, ``5min``, ``server_list``, ``carp``, ..."""
@@ -244,6 +233,26 @@ class Squid:
         except OSError:
             return False
         return answer.startswith(b"HTTP/1.")
+
+
+def is_icp_hit(address: tuple[str, int], url: str, timeout_s: float = 2.0) -> bool:
+    """Whether the cache whose ICP is at `address` answers HIT for `url`.
+
+    Raises:
+        TimeoutError: It does not answer.
+        SquidError: It answers something else.
+    """
+    reqnum = secrets.randbelow(1 << 30) + 1
+    payload = b"\0\0\0\0" + url.encode() + b"\0"
+    size = _ICP_HEADER.size + len(payload)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(timeout_s)
+        sock.connect(address)
+        sock.send(_ICP_HEADER.pack(_ICP_QUERY, _ICP_VERSION, size, reqnum, 0, 0, 0) + payload)
+        opcode, _, _, answered, *_ = _ICP_HEADER.unpack_from(sock.recv(65536))
+    if answered != reqnum:
+        raise SquidError(f"{address} answered ICP query {answered} instead of {reqnum}")
+    return bool(opcode == _ICP_HIT)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, step_s: float = 0.02) -> bool:

@@ -82,16 +82,18 @@ def parent_lines(parent: tuple[str, int]) -> list[str]:
     ]
 
 
-def child_settings(name: str, host: str, http_port: int, directory: Path, lines: Sequence[str]) -> str:
+def child_settings(
+    name: str, host: str, http_port: int, directory: Path, lines: Sequence[str], *, stores: bool = False
+) -> str:
     """squid.conf of a downstream cache; `lines` say where it sends its requests (``parent_lines``).
 
-    It stores nothing, so that every request reaches the parent.
+    stores: else every request reaches the parent; but a Squid asks no sibling for what it may not store itself.
     """
     text = "".join(line + "\n" for line in lines)
     return f"""\
 {_common_settings(name, host, http_port, directory)}
 cache_mem 8 MB
-cache deny all
+{"" if stores else "cache deny all"}
 # a reused connection would log the hierarchy code of the request that opened it
 server_persistent_connections off
 {text}http_access allow lo

@@ -236,7 +236,7 @@ def test_a_child_that_was_denied_too_often_removes_its_parent_and_ours_is_not(
     # the requests that wait for a parent at the moment of its removal fail
     fetch(child, origin, [f"{unique}d{number}" for number in range(150)], may_fail=budget > 95)
     assert (answerer.counts[Outcome.DENIED] == 95) == (budget == 95)
-    answerer.allow(lambda source: True)
+    answerer.configure(lambda source: True)
     assert ways(child, fetch(child, origin, [f"{unique}h{number}" for number in range(5)])) == {way: 5}
 
 

@@ -14,7 +14,7 @@ def test_demo_once_passes_all_of_its_checks():
     done = subprocess.run([*COMMAND, "--once"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
-    assert done.stdout.count("\nok ") == 6
+    assert done.stdout.count("\nok ") == 8
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("cache")] == [
         "cache1",
         "cache2",

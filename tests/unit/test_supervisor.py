@@ -173,7 +173,7 @@ def test_an_address_in_use_is_a_sentence_and_exit_status_1(director: Make, which
     second.configure("")
     second.launch()
     assert second.ended() == 1
-    lines = [line for line in second.log().splitlines() if " WARNING " not in line]  # of a low limit of open files
+    lines = [line for line in second.log().splitlines() if " ERROR " in line]
     assert len(lines) == 1, lines
     assert f"cannot listen on 127.0.0.1 port {getattr(subject, which)[1]}: another program uses it" in lines[0]
     assert subject.ask().startswith(b"127.0.0.61")

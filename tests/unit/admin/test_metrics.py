@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cachelb.admin.metrics import CONTENT_TYPE, render
-from cachelb.counters import FARM, NODE
+from cachelb.counters import FARM, NODE, PEERS
 from cachelb.errors import Reason
 
 NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -24,8 +24,14 @@ def status_of(*names: str, state: str = "up") -> dict[str, Any]:
     """A status in which every counter has another value."""
     return {
         "farm": {counter.name: 1000 + i for i, counter in enumerate(FARM)},
+        "onecache": {"counters": {counter.name: 2000 + i for i, counter in enumerate(PEERS)}},
         "nodes": [
-            {"name": name, "state": state, "counters": {counter.name: 100 * n + i for i, counter in enumerate(NODE)}}
+            {
+                "name": name,
+                "state": state,
+                "store": {"keys": 7 * n},
+                "counters": {counter.name: 100 * n + i for i, counter in enumerate(NODE)},
+            }
             for n, name in enumerate(names, 1)
         ],
     }
@@ -69,8 +75,12 @@ def test_every_counter_is_there_once_with_its_own_value():
         name = f"cachelb_node_{counter.name}" + ("_total" if counter.kind == "counter" else "")
         assert types[name] == counter.kind
         assert [values[name, f'node="cache{n}"'] for n in (1, 2)] == [100 + i, 200 + i]
-    assert len(types) == len(FARM) + len(NODE) + 1
-    assert len(values) == len(FARM) + 2 * len(NODE) + 2
+    for i, counter in enumerate(PEERS):
+        name = f"cachelb_{counter.name}" + ("_total" if counter.kind == "counter" else "")
+        assert (types[name], values[name, ""]) == (counter.kind, 2000 + i)
+    assert [values["cachelb_node_keys", f'node="cache{n}"'] for n in (1, 2)] == [7, 14]
+    assert len(types) == len(FARM) + len(PEERS) + len(NODE) + 2
+    assert len(values) == len(FARM) + len(PEERS) + 2 * len(NODE) + 4
 
 
 @pytest.mark.parametrize("name", [UGLY, *UGLY])
@@ -88,7 +98,7 @@ def test_a_node_is_up_or_it_is_not(state: str, up: int):
 def test_a_farm_without_nodes_is_right_too():
     types, values = read(render(status_of()))
     assert "cachelb_node_requests_total" in types
-    assert len(values) == len(FARM)
+    assert len(values) == len(FARM) + len(PEERS)
 
 
 def test_every_reason_can_be_watched():

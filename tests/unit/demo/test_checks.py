@@ -37,6 +37,8 @@ def good() -> dict[str, object]:
         "logs": logs,
         "holders": {BASE + errand.path: ["cache1"] for errand in STORED},
         "fetched": {f"GET {errand.path}": 1 for errand in STORED},
+        "icp": {BASE + errand.path: errand in STORED for errand in [*STORED, *PRIVATE]},
+        "digest": {BASE + errand.path: True for errand in STORED},
     }
 
 
@@ -88,6 +90,18 @@ def private_twice(seen: dict) -> None:
     seen["logs"]["cache2"].append(entry("/private/0"))
 
 
+def icp_denies_what_is_held(seen: dict) -> None:
+    seen["icp"][BASE + "/static/1"] = False
+
+
+def icp_invents(seen: dict) -> None:
+    seen["icp"][BASE + "/private/1"] = True
+
+
+def digest_lacks_one(seen: dict) -> None:
+    seen["digest"][BASE + "/static/1"] = False
+
+
 @pytest.mark.parametrize(
     ("spoil", "failing"),
     [
@@ -101,6 +115,9 @@ def private_twice(seen: dict) -> None:
         (login_arrived, "reached a Squid"),
         (connect_arrived, "reached a Squid"),
         (private_twice, "at most once"),
+        (icp_denies_what_is_held, "says by ICP"),
+        (icp_invents, "says by ICP"),
+        (digest_lacks_one, "digest contains all"),
     ],
 )
 def test_one_fault_fails_one_check(spoil: Callable[[dict], None], failing: str):

@@ -183,10 +183,10 @@ def test_errors_buy_no_denials():
     asked = answerer(allowed=lambda source: False)
     for _ in range(200):
         asked.answer(captured("hit-query"), "10.0.0.1", 0.0)
-    asked.allow(lambda source: True)
+    asked.configure(lambda source: True)
     for _ in range(200):
         assert opcode_of(asked.answer(captured("badurl-empty-query"), "10.0.0.1", 0.0)) is Opcode.ERR
-    asked.allow(lambda source: False)
+    asked.configure(lambda source: False)
     assert asked.answer(captured("hit-query"), "10.0.0.1", 0.0) is None
 
 
@@ -194,10 +194,10 @@ def test_answers_buy_denials():
     asked = answerer(allowed=lambda source: False)
     for _ in range(200):
         asked.answer(captured("hit-query"), "10.0.0.1", 0.0)
-    asked.allow(lambda source: True)
+    asked.configure(lambda source: True)
     for _ in range(200):
         asked.answer(captured("hit-query"), "10.0.0.1", 0.0)
-    asked.allow(lambda source: False)
+    asked.configure(lambda source: False)
     assert opcode_of(asked.answer(captured("hit-query"), "10.0.0.1", 0.0)) is Opcode.DENIED
 
 

@@ -161,7 +161,7 @@ def test_asking_has_a_limit():
 
 def test_other_networks_from_now_on():
     asked = answerer(Farm())
-    asked.allow(lambda source: True, lambda source: False)
+    asked.configure(lambda source: True, lambda source: False)
     assert asked.answer(captured("02-tst-query"), STRANGER, 0.0) is not None
     assert asked.answer(CLR, PEER, 0.0) is None
 

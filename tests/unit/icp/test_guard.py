@@ -51,13 +51,6 @@ def test_who_is_allowed_is_asked_once():
     assert asked == ["a", "b"]
 
 
-def test_other_networks_are_asked_again():
-    sources = Sources(everyone, rate_per_s=0, burst=1)
-    assert sources.standing("a", 1.0) is True
-    sources.allow(lambda source: False)
-    assert sources.standing("a", 1.0) is False
-
-
 def test_the_table_is_bounded_and_the_first_seen_goes():
     sources = Sources(everyone, rate_per_s=1, burst=1, max_sources=3)
     for source in "abcd":
