@@ -1,7 +1,7 @@
 """Whatever arrives, the answerer gives at most one reply, not longer than what arrived, never one that is answered in turn.
 
 What ``unpack`` takes is packed again bit for bit; what it, ``parse_query`` and ``parse_reply`` refuse is refused by a slow
-reader too.  The answerer's short way through sound queries says what the long one says.
+reader too.  The answerer's short way through sound queries says what the long one says, and many at once get what each would.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mutate import EDGES, chance_of, mutate
 
-from icp.answer import Answerer
+from icp.answer import Answerer, Outcome
 from icp.errors import BadPacket, BadUrl
-from icp.packet import Message, Opcode, Query, header_fault, pack, parse_query, parse_reply, unpack
+from icp.packet import Message, Opcode, Query, header_fault, pack, pack_query, parse_query, parse_reply, unpack
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "icp"
 SEEDS = [path.read_bytes() for path in sorted(VECTORS.glob("*.bin"))]
@@ -31,6 +31,7 @@ URLS = [
 TAILS = [b"\0"] * 8 + [b"", b"\0\0", b"\0x", b"x"]
 ERR_BYTES = 21  # without a URL: what a query of 20 bytes may get
 FRIEND, STRANGER = "10.0.0.1", "192.0.2.1"
+HELD_QUERY = pack_query(7, b"http://a/obj")
 REPLIES = (Opcode.HIT, Opcode.MISS, Opcode.ERR, Opcode.MISS_NOFETCH, Opcode.DENIED)
 
 
@@ -108,31 +109,31 @@ def check_answer(data: bytes, is_query: bool) -> str:
     """The outcomes of two equal datagrams in a row."""
     chance = chance_of(data)
     source = chance.choice((FRIEND, FRIEND, FRIEND, STRANGER))
-    answerer, twin = (
-        Answerer(holds, lambda source: source == FRIEND, denied_budget=1, rtt=rtt) for rtt in (None, lambda url: None)
+    serving = chance.random() < 0.8
+    answerer, twin, together = (
+        Answerer(holds, lambda source: source == FRIEND, denied_budget=1, rtt=rtt) for rtt in (None, lambda url: None, None)
     )
-    answerer.serving = twin.serving = chance.random() < 0.8
-    outcomes = []
-    for count in (1, 2):
-        reply = answerer.answer(data, source, 1.0)
-        assert reply == twin.answer(data, source, 1.0)
-        counts = answerer.counters()
-        assert counts == twin.counters()
-        bad = sum(number for name, number in counts.items() if name.startswith("bad_"))
-        assert sum(counts.values()) - bad - counts["failed"] == count
-        if reply is None:
-            assert source == STRANGER or not is_query
-            outcomes.append("silence")
-            continue
-        assert isinstance(reply, bytes)
-        assert len(reply) <= max(len(data), ERR_BYTES)
-        said = parse_reply(reply)
-        assert said.opcode in REPLIES
-        assert said.reqnum == int.from_bytes(data[4:8], "big")
-        assert (source == STRANGER) == (said.opcode is Opcode.DENIED)
-        assert answerer.answer(reply, FRIEND, 1.0) is None
-        assert twin.answer(reply, FRIEND, 1.0) is None
-        answerer.counts[7] -= 1  # that it was dropped
-        twin.counts[7] -= 1
-        outcomes.append(said.opcode.name)
-    return ", ".join(outcomes)
+    answerer.serving = twin.serving = together.serving = serving
+    replies = [answerer.answer(data, source, 1.0), answerer.answer(data, source, 1.0)]
+    assert replies == [twin.answer(data, source, 1.0), twin.answer(data, source, 1.0)]
+    assert (answerer.counts, answerer.faults) == (twin.counts, twin.faults)
+    assert sum(answerer.counts) - answerer.counts[Outcome.FAILED] == 2
+    expected = [*replies, answerer.answer(HELD_QUERY, FRIEND, 1.0)]
+    assert together.answer_all([data, data, HELD_QUERY], [source, source, FRIEND], 1.0) == expected
+    assert (answerer.counts, answerer.faults) == (together.counts, together.faults)
+    return ", ".join(check_reply(answerer, reply, data, source, is_query) for reply in replies)
+
+
+def check_reply(answerer: Answerer, reply: object, data: bytes, source: str, is_query: bool) -> str:
+    """Its outcome."""
+    if reply is None:
+        assert source == STRANGER or not is_query
+        return "silence"
+    assert isinstance(reply, bytes)
+    assert len(reply) <= max(len(data), ERR_BYTES)
+    said = parse_reply(reply)
+    assert said.opcode in REPLIES
+    assert said.reqnum == int.from_bytes(data[4:8], "big")
+    assert (source == STRANGER) == (said.opcode is Opcode.DENIED)
+    assert answerer.answer(reply, FRIEND, 1.0) is None
+    return said.opcode.name
