@@ -31,6 +31,7 @@ from cachelb.nodes.health import Change, Health, HealthPolicy
 from cachelb.nodes.probes import Prober
 from cachelb.nodes.watch import NodeNames
 from cachelb.onecache import OneCache
+from cachelb.priority import prompt
 from cachelb.snapshot import Snapshot
 from cachelb.workers import Workers, passive_totals, split_listeners
 
@@ -312,6 +313,7 @@ def run(path: Path) -> int:
     if files < 2 * config.limits.connections:
         log.warning("only %d open files are allowed: about %d clients a worker (see: ulimit -n)", files, files // 2)
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    prompt()
 
     async def main() -> int:
         return await Supervisor(path, config).run()
