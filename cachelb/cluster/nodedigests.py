@@ -224,10 +224,10 @@ class NodeDigests:
         if self._sweep.has(node.view.slot):
             node.is_turned_again = True
         elif node.restarted_at is None:
-            if node.settles_after is None:  # else there are OLD records, which must stay that
-                self._holdings.turn(node.view.slot)
             node.restarted_at = time.monotonic()
-            node.settles_after = self._index.clock() - NOTICED_S
+            if node.settles_after is None:  # else what was loaded is OLD, and stays that
+                self._holdings.turn(node.view.slot)
+                node.settles_after = self._index.clock() - NOTICED_S
 
     def _returned(self, node: _Node) -> None:
         """It is there, after a restart or what may have been one."""
@@ -264,9 +264,9 @@ class NodeDigests:
             self._wake.set()
 
     async def _asked(self, node: _Node) -> None:
-        turns, wall = node.turns, self._index.clock()
+        turns = node.turns
         is_routine = not node.schedule.is_hurried(time.monotonic()) and not node.is_mute
-        answer = await self._fetched(node.view, node.last_modified if is_routine else "")
+        answer, wall = await self._fetched(node.view, node.last_modified if is_routine else "")
         read = await asyncio.to_thread(_read, answer.body, self._mask_limit_bytes) if isinstance(answer, Fetched) else None
         now = time.monotonic()
         if self._nodes.get(node.view.slot) is not node or node.turns != turns:
@@ -287,26 +287,27 @@ class NodeDigests:
         else:
             await self._try(node, answer, read, wall)
 
-    async def _fetched(self, view: NodeView, since: str) -> Fetched | Literal[Outcome.NOT_MODIFIED, Outcome.NOT_READY]:
-        """From the first of the node's addresses that answers."""
+    async def _fetched(
+        self, view: NodeView, since: str
+    ) -> tuple[Fetched | Literal[Outcome.NOT_MODIFIED, Outcome.NOT_READY], float]:
+        """From the first of the node's addresses that answers; and when that was asked (wall clock)."""
         problem = FetchError("no address")
+        limit_bytes = CONTROL_BYTES + self._mask_limit_bytes
         async with self._fetching:
             for place in view.addresses:
+                wall = self._index.clock()
                 try:
                     return await fetch_digest(
-                        place,
-                        view.port,
-                        if_modified_since=since,
-                        limit_bytes=CONTROL_BYTES + self._mask_limit_bytes,
-                        timeout_s=TIMEOUT_S,
-                    )
+                        place, view.port, if_modified_since=since, limit_bytes=limit_bytes, timeout_s=TIMEOUT_S
+                    ), wall
                 except FetchError as exc:
                     problem = exc
         raise problem
 
     def _failed(self, node: _Node, problem: str) -> None:
         now = time.monotonic()
-        if not node.schedule.is_hurried(now):
+        is_there = self._nodes.get(node.view.slot) is node and not node.is_away
+        if is_there and not node.schedule.is_hurried(now):
             self._tell(node, problem)
         node.schedule.failed(now)
 

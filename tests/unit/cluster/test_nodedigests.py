@@ -387,9 +387,11 @@ def test_an_answer_of_the_process_before_is_not_believed():
     play(scenario)
 
 
-def test_what_was_loaded_is_settled_by_a_digest_made_after_it_was_saved():
+@pytest.mark.parametrize("away", [(), (0, 1)])
+def test_what_was_loaded_is_settled_by_a_digest_made_after_it_was_saved(away: tuple[int, ...]):
     async def scenario(farm: Farm) -> None:
-        farm.nodes[0].makes(range(50))
+        farm.place(away=away)
+        farm.nodes[0].makes(range(50), age_s=60)
         farm.nodes[1].makes(range(50), age_s=900)
         farm.place()
         await farm.tried(0)
@@ -539,6 +541,32 @@ def test_at_most_so_many_nodes_are_asked_at_once_and_all_are_in_the_end():
             await farm.tried(slot)
 
     play(scenario, count=3 * module.IN_HAND)
+
+
+def test_a_node_that_dies_while_it_is_asked_is_no_problem_of_its_digest(caplog: pytest.LogCaptureFixture):
+    async def scenario(farm: Farm) -> None:
+        node = farm.nodes[0]
+        node.gate.clear()
+        node.status = "500 Sorry"
+        farm.place()
+        await farm.waits(lambda: len(node.requests) == 1)
+        farm.place(away=(0,))
+        node.gate.set()
+        await farm.waits(lambda: not farm.digests._nodes[0].is_busy)
+        assert farm.status()["problem"] == ""
+
+    play(scenario)
+    assert caplog.messages == []
+
+
+def test_a_node_is_asked_at_its_next_address_when_the_first_does_not_answer():
+    async def scenario(farm: Farm) -> None:
+        node = farm.nodes[0]
+        view = NodeView(node.name, 0, ("127.0.0.99", "127.0.0.1"), node.port, 1.0, "up")
+        farm.digests.place([view])
+        assert (await farm.tried())["problem"] == ""
+
+    play(scenario)
 
 
 def test_a_node_that_left_meanwhile_is_no_trouble():
