@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from cachelb.cluster import build as module
 from cachelb.cluster.build import BuildError, Built, Order, build_aside, frame, gather, order_for, unite
 from cachelb.cluster.holdings import BUCKETS, Holdings, Source, mask_of
-from digest import Digest, Geometry, build, parse_digest
+from digest import Digest, Geometry, build, pack_digest, parse_digest
 
 NOW = 1_800_000_000
 LATER = NOW + 3600
@@ -158,6 +158,16 @@ def test_more_bits_than_any_squid_could_read_are_fewer():
     assert module._bits_per_entry(100_000_000, 8) == 8
     assert module._bits_per_entry(5_000_000, 127) == 127
     assert module._bits_per_entry(10, 1) == 1
+
+
+@pytest.mark.parametrize("bits_per_entry", [5, 8, 16])
+def test_bit_for_bit_it_is_what_real_children_accept(bits_per_entry: int):
+    """They are given such digests in tests/squid/test_digest.py."""
+    keys = some_keys(3000)
+    holdings = filled(keys)
+    order = order_for(holdings, ALL, NOW, bits_per_entry)
+    digest, _ = unite(order, *gather(stream(holdings, order.step), order))
+    assert pack_digest(digest) == pack_digest(build(b"".join(keys), bits_per_entry))
 
 
 def test_another_process_builds_it(fd: int, run: Run):
