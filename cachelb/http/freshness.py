@@ -41,9 +41,6 @@ _STORED = frozenset((200, 203, 300, 301, 308, 410))
 _STORED_IF_FRESH = frozenset((302, 307))
 _HELD = _STORED | _STORED_IF_FRESH | {206, 304}
 
-_fields = re.compile(
-    rb"\n(?i:(date|age|expires|last-modified|cache-control|vary|pragma|content-type|content-length)):[ \t]*+([^\r\n]*+)"
-).findall
 # IMF-fixdate, RFC 850's and asctime's, as loosely as Squid separates their parts, as strictly as it reads their digits.
 _date = re.compile(
     rb"[^\d, ][^, ]*+[, ]++(?:"
@@ -53,17 +50,17 @@ _date = re.compile(
 ).fullmatch
 _MONTHS = {name: i for i, name in enumerate(b"jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
 _EPOCH = calendar_date(1970, 1, 1).toordinal()
-_time = re.compile(rb"\d\d:\d\d:\d\d GMT").fullmatch
-_number = re.compile(rb"[ \t]*+([+-]?\d{1,19}+)(?!\d)").match
-_LISTS = frozenset((b"cache-control", b"vary", b"pragma"))
+_MIXED = b"multipart/x-mixed-replace"
 _NO_CONTROL = (-1, False, False)
+_number = re.compile(rb"[ \t]*+([+-]?\d{1,19}+)(?!\d)").match
 
-# What Cache-Control values and the days of dates mean, by their bytes; emptied when full, as in ``caching``.
+# What Cache-Control values and dates mean, by their bytes; emptied when full, as in ``caching``.
 _verdicts: dict[bytes, tuple[int, bool, bool]] = {}
 _VERDICTS_MAX = 1024
 _VERDICT_BYTES_MAX = 256
-_days: dict[bytes, int] = {}
-_DAYS_MAX = 4096
+_dates: dict[bytes, int] = {}
+_DATES_MAX = 4096
+_DATE_BYTES_MAX = 40
 
 
 class Heuristic(NamedTuple):
@@ -92,7 +89,7 @@ def stored_until(status: int, fields: bytes, arrived: int, delay_s: int = 0) -> 
     head = _Head(fields, arrived, delay_s)
     if head.is_unfit or not (status in _STORED or (status in _STORED_IF_FRESH and 0 < head.date < head.expires)):
         return 0
-    if head.length == b"0" and head.until <= arrived + MINIMUM_EXPIRY_S:
+    if head.is_empty and head.until <= arrived + MINIMUM_EXPIRY_S:
         return 0
     return head.marked
 
@@ -118,16 +115,17 @@ def fresh_until(arrived: int, date: int, modified: int, expires: int, heuristic:
         heuristic: for answers without `expires`; None: 0 is returned for these.
         age: what caches before Squid say, in seconds.
     """
-    served = served_at(arrived, date, age)
-    if expires >= 0:
-        until = served + expires - date if expires > 0 and date >= 0 else expires
-    elif heuristic is None:
+    if expires < 0 and heuristic is None:
         return 0
-    elif 0 <= modified < served:
-        until = served + min((served - modified) * heuristic.percent // 100, heuristic.limit_s)
-    else:
-        until = served
-    return _bounded(until)
+    return _bounded(_until(served_at(arrived, date, age), date, modified, expires, heuristic or USUAL))
+
+
+def _until(served: int, date: int, modified: int, expires: int, heuristic: Heuristic) -> int:
+    if expires >= 0:
+        return served + expires - date if expires > 0 and date >= 0 else expires
+    if 0 <= modified < served:
+        return served + min((served - modified) * heuristic.percent // 100, heuristic.limit_s)
+    return served
 
 
 def served_at(arrived: int, date: int, age: int = 0) -> int:
@@ -140,11 +138,14 @@ def parse_date(text: bytes | None) -> int:
     """An HTTP date in seconds since 1970; -1 if Squid cannot read it.  A 31st of a shorter month is the next one's first."""
     if text is None:
         return -1
-    day_s = _days.get(text[:17])
-    if day_s is not None and _time(text, 17):
-        hour, minute, second = int(text[17:19]), int(text[20:22]), int(text[23:25])
-        return day_s + hour * 3600 + minute * 60 + second if hour < 24 and minute < 60 and second < 60 else -1
-    return _parse_date(text)
+    when = _dates.get(text)
+    if when is None:
+        when = _parse_date(text)
+        if len(text) <= _DATE_BYTES_MAX:
+            if len(_dates) >= _DATES_MAX:
+                _dates.clear()
+            _dates[text] = when
+    return when
 
 
 def _parse_date(text: bytes) -> int:
@@ -160,60 +161,72 @@ def _parse_date(text: bytes) -> int:
     full = int(year) + (0 if len(year) == 4 else 1900 if int(year) >= 70 else 2000)
     if not number or not 1 <= int(day) <= 31 or int(hour) > 23 or int(minute) > 59 or int(second) > 59 or not 1 <= full <= 9999:
         return -1
-    day_s = (calendar_date(full, number, 1).toordinal() - _EPOCH + int(day) - 1) * _DAY_S
-    if day_s < 0:
-        return -1
-    if _time(text, 17):
-        if len(_days) >= _DAYS_MAX:
-            _days.clear()
-        _days[text[:17]] = day_s
-    return day_s + int(hour) * 3600 + int(minute) * 60 + int(second)
+    days = calendar_date(full, number, 1).toordinal() - _EPOCH + int(day) - 1
+    return days * _DAY_S + int(hour) * 3600 + int(minute) * 60 + int(second) if days >= 0 else -1
 
 
 class _Head:
     """What a head says of freshness.
 
-    date, expires: expires takes max-age into account.  length: Content-Length as sent.
+    date, expires: expires takes max-age into account.  is_empty: Content-Length is 0.
     is_unfit: a field forbids storing.  until: when the object becomes stale; marked: likewise, as ICP has it.
     """
 
-    __slots__ = ("date", "expires", "is_unfit", "length", "marked", "until")
+    __slots__ = ("date", "expires", "is_empty", "is_unfit", "marked", "until")
 
     def __init__(self, fields: bytes, arrived: int, delay_s: int) -> None:
-        first: dict[bytes, bytes] = {}
-        for name, value in _fields(fields):
-            name = name.lower()
-            if name not in first:
-                first[name] = value
-            elif name in _LISTS:
-                first[name] += b"," + value
-        get = first.get
-        control, vary = get(b"cache-control"), get(b"vary")
+        low = fields.lower()
+        control = _joined(fields, low, b"\ncache-control:")
         lifetime, is_checked_always, is_unfit = _NO_CONTROL if control is None else _judge(control)
-        self.date = date = parse_date(get(b"date"))
-        expires = -1
-        if lifetime >= 0:
-            expires = date + lifetime if date >= 0 else arrived
-        elif b"expires" in first:
-            expires = parse_date(first[b"expires"])
-            if expires < 0:
-                expires = arrived
-        if control is None and b"pragma" in first:
-            is_checked_always = b"no-cache" in split_list(first[b"pragma"].lower())
-        age = _seconds(first[b"age"]) if b"age" in first else 0
-        if is_checked_always:
-            until = served_at(arrived, date, age)
-        else:
-            modified = -1 if expires >= 0 else parse_date(get(b"last-modified"))
-            until = fresh_until(arrived, date, modified, expires, USUAL, age)
+        if control is None and b"\npragma:" in low:
+            is_checked_always = b"no-cache" in split_list((_joined(fields, low, b"\npragma:") or b"").lower())
+        self.date = date = parse_date(_first(fields, low, b"\ndate:"))
+        self.expires = expires = _expires(fields, low, date, lifetime, arrived)
+        age = _first(fields, low, b"\nage:")
+        served = until = served_at(arrived, date, 0 if age is None else _seconds(age))
+        if not is_checked_always:
+            modified = -1 if expires >= 0 else parse_date(_first(fields, low, b"\nlast-modified:"))
+            until = _until(served, date, modified, expires, USUAL)
         self.until = self.marked = _bounded(until - delay_s)
+        vary = _joined(fields, low, b"\nvary:")
         if vary is not None:
             names = split_list(vary)
             is_unfit = is_unfit or not names or b"*" in names
-            self.marked = 0 if b"*" in names else _bounded(served_at(arrived, date, age) - delay_s + VARY_MARKER_S)
-        self.expires = expires
-        self.length = get(b"content-length")
-        self.is_unfit = is_unfit or b"multipart/x-mixed-replace" in get(b"content-type", b"")[:25].lower()
+            self.marked = 0 if b"*" in names else _bounded(served - delay_s + VARY_MARKER_S)
+        self.is_unfit = is_unfit or (_MIXED in low and (_first(low, low, b"\ncontent-type:") or b"").startswith(_MIXED))
+        self.is_empty = _first(fields, low, b"\ncontent-length:") == b"0"
+
+
+def _first(fields: bytes, low: bytes, name: bytes) -> bytes | None:
+    """The value of the first field with this name.
+
+    A head takes 6 us so; with a pattern that picks all fields out it takes 9 (2026-11).
+
+    low: ``fields`` in lower case.  name: so, too, with the line break before it and the colon.
+    """
+    at = low.find(name)
+    if at < 0:
+        return None
+    at += len(name)
+    return fields[at : fields.find(b"\r", at)].strip(b" \t")
+
+
+def _joined(fields: bytes, low: bytes, name: bytes) -> bytes | None:
+    """The values of all fields with this name, as one list."""
+    value = _first(fields, low, name)
+    if value is None or low.count(name) == 1:
+        return value
+    ends = [at.end() for at in re.finditer(re.escape(name), low)]
+    return b",".join([fields[end : fields.find(b"\r", end)] for end in ends])
+
+
+def _expires(fields: bytes, low: bytes, date: int, lifetime: int, arrived: int) -> int:
+    """When an answer says that it becomes stale; -1: it does not."""
+    if lifetime >= 0:
+        return date + lifetime if date >= 0 else arrived
+    text = _first(fields, low, b"\nexpires:")
+    when = parse_date(text)
+    return arrived if text is not None and when < 0 else when
 
 
 def _judge(control: bytes) -> tuple[int, bool, bool]:

@@ -83,7 +83,7 @@ def check(data: bytes) -> str:
     stored, held = stored_until(status, data, NOW, delay_s), held_until(status, data, NOW)
     assert (stored, held) == (stored_until(status, data, NOW, delay_s), held_until(status, data, NOW))
     freshness._verdicts.clear()
-    freshness._days.clear()
+    freshness._dates.clear()
     assert (stored, held) == (stored_until(status, data, NOW, delay_s), held_until(status, data, NOW))
     assert 0 <= stored < 1 << 32
     assert 0 <= held < 1 << 32

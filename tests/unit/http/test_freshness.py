@@ -37,6 +37,9 @@ def head(*fields: str, dated: bool = True, status: int = 200) -> bytes:
     [
         (("Cache-Control: max-age=600",), 600),
         (("cache-control:max-age=600",), 600),
+        (("CACHE-CONTROL: \t max-age=600 \t",), 600),
+        (("X-Cache-Control: max-age=5", "Cache-Control: max-age=600", "X: Cache-Control: max-age=5"), 600),
+        (("Content-Type: text/multipart/x-mixed-replace", "Cache-Control: max-age=600"), 600),
         (("Cache-Control: max-age=5, s-maxage=600", f"Expires: {date(40)}"), 600),
         (("Cache-Control: max-age=5", "Cache-Control: s-maxage=600"), 600),
         (("Cache-Control: max-age=600", f"Expires: {date(40)}"), 600),
