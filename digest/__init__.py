@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from .bloom import Mask
 from .fetch import DIGEST_PATH, NOT_MODIFIED, NOT_READY, Fetched, FetchError, Outcome, fetch_digest
-from .key import GET, HEAD, KEY_BYTES, store_key
+from .key import GET, HEAD, KEY_BYTES, store_key, store_keys
 from .merge import FILL_LIMIT, GeometryMismatch, build, build_union, digest_of, geometry_for, union
 from .wire import (
     CONTROL_BYTES,
@@ -54,5 +54,6 @@ __all__ = [
     "pack_digest",
     "parse_digest",
     "store_key",
+    "store_keys",
     "union",
 ]

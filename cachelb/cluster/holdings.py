@@ -20,12 +20,13 @@ over a restart (``saved``), and which nodes are live.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from .record import (
     BUCKETS,
     GENERATION,
     GONE,
+    HEAD,
     KEY_BYTES,
     RECORD,
     SLOT,
@@ -164,22 +165,25 @@ class Holdings:
         return True
 
     def holds(self, key: bytes, now: float, live: int, margin_s: int = MARGIN_S) -> bool:
-        """Whether one of the nodes in `live` holds `key` and it is fresh for more than `margin_s` s from `now` on.
+        """Whether a node in `live` (a ``mask_of``) holds `key`, fresh at `now` + `margin_s` still, or for an unknown time."""
+        return self.holds_all((key,), now, live, margin_s)[0]
 
-        What is held with unknown freshness counts as fresh.  live: see ``mask_of``.
-        """
-        bucket = self._buckets[key[0] << 10 | key[1] << 2 | key[2] >> 6]
-        rest = key[2:]
-        at = bucket.find(rest)
-        while at >= 0:
-            if at % _SIZE:
+    def holds_all(self, keys: Iterable[bytes], now: float, live: int, margin_s: int = MARGIN_S) -> list[bool]:
+        """The same for each of `keys`."""
+        buckets, bits, unpack, until = self._buckets, self._bits, TAIL.unpack_from, now + margin_s
+        found = []
+        for key in keys:
+            bucket = buckets[HEAD.unpack_from(key)[0] >> 14]
+            rest = key[2:]
+            at = bucket.find(rest)
+            while at >= 0:
+                if at % _SIZE == 0:
+                    expires, tag = unpack(bucket, at + TAIL_AT)
+                    if live & bits[tag & SLOT] and (expires > until or not expires):
+                        break
                 at = bucket.find(rest, at + 1)
-                continue
-            expires, tag = TAIL.unpack_from(bucket, at + TAIL_AT)
-            if live & self._bits[tag & SLOT] and (expires > now + margin_s or not expires):
-                return True
-            at = bucket.find(rest, at + _SIZE)
-        return False
+            found.append(at >= 0)
+        return found
 
     def holders(self, key: bytes) -> list[Holding]:
         """All that is recorded of `key`, fresh or not: whom a purge must reach."""

@@ -283,6 +283,7 @@ def test_it_agrees_with_a_dictionary(seed: int) -> None:
         for one in chance.sample(keys, 4):
             held = any(live >> node & 1 and value not in (NOW,) for (other, node), value in model.items() if other == one)
             assert holdings.holds(one, NOW, live) is held
+        assert holdings.holds_all(keys, NOW, live) == [holdings.holds(one, NOW, live) for one in keys]
     assert holdings.count() == len(model)
     assert sum(len(holdings.holders(one)) for one in keys) == len(model)
 

@@ -56,6 +56,29 @@ def record(index: Index, slot: int = 1, url: bytes = URL) -> Holding | None:
     return found[0] if found else None
 
 
+def test_many_are_looked_up_as_each_would_be(index: Index):
+    index.saw([Seen(1, LATER, URL), Seen(2, START + 10, b"http://stale/"), Seen(9, LATER, b"http://nobody/")])
+    urls = [
+        URL,
+        b"HTTP://www.A.com:80/x",
+        b"http://a/",
+        b"http://A/",
+        b"http://stale/",
+        b"http://nobody/",
+        b"x",
+        b"http://127.1/",
+    ]
+    found: list[bool | None] = []
+    for url in urls:
+        try:
+            found.append(index.holds(url))
+        except BadUrl:
+            found.append(None)
+    assert found == [True, True, False, False, False, False, None, None]
+    assert index.holds_all(urls) == found
+    assert index.holds_all([]) == []
+
+
 def test_what_was_seen_is_held(index: Index):
     assert not index.holds(URL)
     index.saw([Seen(1, LATER, URL), Seen(2, LATER, URL)])

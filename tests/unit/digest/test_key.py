@@ -8,7 +8,7 @@ from hashlib import md5
 
 import pytest
 
-from digest.key import GET, HEAD, KEY_BYTES, store_key
+from digest.key import GET, HEAD, KEY_BYTES, store_key, store_keys
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,9 @@ def test_a_python_without_md5_of_its_own_gives_the_same_keys(monkeypatch: pytest
     spec.loader.exec_module(other)
     assert other.md5 is md5
     assert other.store_key(b"http://a/") == store_key(b"http://a/")
+
+
+def test_keys_of_many_are_those_of_each():
+    urls = [b"", b"http://a/", b"http://b/"]
+    for method in (GET, HEAD):
+        assert store_keys(urls, method) == [store_key(url, method) for url in urls]
