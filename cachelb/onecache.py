@@ -66,7 +66,7 @@ class OneCache:
         self.node_digests = NodeDigests(self.index)
         self.store_logs = StoreLogs(self.index, self.node_digests.ask_now)
         self.merged = MergedDigest(self.index, self._publish)
-        self.icp = Answerer(self.index.holds, self._may_ask)
+        self.icp = Answerer(self.index.holds, self._may_ask, holds_all=self.index.holds_all)
         self.htcp = HtcpAnswerer(self.index.holds, self.purger.clear, self._may_ask, may_clear=self._may_purge)
         self.services: dict[str, Service] = {}
         self._is_ready = False

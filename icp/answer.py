@@ -20,6 +20,7 @@ from .guard import DeniedBudget, Sources
 from .packet import MAX_URL, SRC_RTT, VERSION, Opcode, Query, header_fault, pack_reply, parse_query
 
 Holds = Callable[[bytes], bool | None]
+HoldsAll = Callable[[Sequence[bytes]], Sequence[bool | None]]
 Ask = Callable[[bytes], Coroutine[Any, Any, bool | None]]
 Rtt = Callable[[bytes], tuple[int, int] | None]
 Answer = bytes | Coroutine[Any, Any, bytes] | None
@@ -113,6 +114,7 @@ class Answerer:
     Args:
         holds: See ``reply``.  What it raises besides BadUrl is a bug of ours and no reason for the peer to declare us dead:
             answered with MISS.
+        holds_all: The same for many URLs, where that is cheaper.  None: to be asked of `holds`.
         allowed: Whether a source's address may ask; called once per source, then remembered.
         ask: Instead of `holds`: a coroutine that finds out, from the owner for instance, and must end by itself.
         rtt: See ``reply``.
@@ -125,6 +127,7 @@ class Answerer:
         holds: Holds,
         allowed: Callable[[str], bool],
         *,
+        holds_all: HoldsAll | None = None,
         ask: Ask | None = None,
         rtt: Rtt | None = None,
         rate_per_s: float = 20_000,
@@ -136,6 +139,7 @@ class Answerer:
         self.faults = dict.fromkeys((fault.word for fault in Fault), 0)
         self.problem: Exception | None = None
         self._holds = holds
+        self._holds_all = holds_all or self._holds_each
         self._rtt = rtt
         self._denied = DeniedBudget(denied_budget)
         self.configure(allowed, ask=ask, rate_per_s=rate_per_s, burst=burst)
@@ -167,13 +171,14 @@ class Answerer:
     def answer_all(self, datagrams: Sequence[bytes], sources: Sequence[str], now: float) -> list[Answer]:
         """What ``answer`` gives for each of them, in their order.
 
-        A sound query in normal times is dealt with here in one go, 1.2 us instead of 3 (2026-11); all else in ``_slow``.
+        Sound queries in normal times are looked up together: 1.3 us each, without the lookup, instead of 3 (2026-11).
         """
-        standing, told, holds = self._standing, self._denied.told, self._holds
+        standing, told, unpack = self._standing, self._denied.told, _PLAIN_QUERY.unpack_from
         is_plain = self._is_simple and self.serving
         answers: list[Answer] = []
         add = answers.append
-        hits = misses = 0
+        places: list[tuple[int, int]] = []  # of sound queries, with their reqnum
+        urls: list[bytes] = []
         for datagram, source in zip(datagrams, sources, strict=True):
             may_ask = standing(source, now)
             if not may_ask:
@@ -181,26 +186,54 @@ class Answerer:
                 continue
             size = len(datagram)
             if _URL < size <= _URL + MAX_URL + 1 and is_plain and source not in told:
-                head, reqnum = _PLAIN_QUERY.unpack_from(datagram)
+                head, reqnum = unpack(datagram)
                 url = datagram[_URL:-1]
                 if head == _QUERY_HEAD + size and reqnum and not datagram[-1] and 0 not in url:
-                    try:
-                        is_held = holds(url)
-                    except Exception:  # _slow asks again and knows what to do
-                        add(self._slow(datagram, source))
-                        continue
-                    if is_held:
-                        hits += 1
-                        add(_PLAIN_REPLY.pack(_HIT_HEAD + size - 4, reqnum) + datagram[_URL:])
-                        continue
-                    if _is_url(url):
-                        misses += 1
-                        add(_PLAIN_REPLY.pack(_MISS_HEAD + size - 4, reqnum) + datagram[_URL:])
-                        continue
+                    places.append((len(answers), reqnum))
+                    urls.append(url)
+                    add(None)
+                    continue
             add(self._slow(datagram, source))
+        if urls:
+            self._answer_plain(places, urls, datagrams, sources, answers)
+        return answers
+
+    def _answer_plain(
+        self,
+        places: Sequence[tuple[int, int]],
+        urls: Sequence[bytes],
+        datagrams: Sequence[bytes],
+        sources: Sequence[str],
+        answers: list[Answer],
+    ) -> None:
+        """Look up these URLs, and put the answers in their places."""
+        try:
+            held = self._holds_all(urls)
+        except Exception:  # _slow asks again and knows what to do
+            held = [None] * len(urls)
+        pack = _PLAIN_REPLY.pack
+        hits = misses = 0
+        for (place, reqnum), url, is_held in zip(places, urls, held, strict=True):
+            datagram = datagrams[place]
+            if is_held:
+                hits += 1
+                answers[place] = pack(_HIT_HEAD + len(datagram) - 4, reqnum) + datagram[_URL:]
+            elif is_held is not None and _is_url(url):
+                misses += 1
+                answers[place] = pack(_MISS_HEAD + len(datagram) - 4, reqnum) + datagram[_URL:]
+            else:
+                answers[place] = self._slow(datagram, sources[place])
         self.counts[0] += hits
         self.counts[1] += misses
-        return answers
+
+    def _holds_each(self, urls: Sequence[bytes]) -> list[bool | None]:
+        found: list[bool | None] = []
+        for url in urls:
+            try:
+                found.append(self._holds(url))
+            except Exception:  # as above
+                found.append(None)
+        return found
 
     def _slow(self, datagram: bytes, source: str) -> Answer:
         """What ``answer_all`` leaves; also its twin in tests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -303,14 +304,22 @@ SEEDS = [path.read_bytes() for path in sorted(VECTORS.glob("*.bin"))]
         max_size=12,
     ),
     st.booleans(),
+    st.sampled_from(["each", "all", "all but some", "none"]),
 )
-def test_many_are_answered_as_each_would_be(asked_by: list[tuple[bytes, str]], is_serving: bool):
+def test_many_are_answered_as_each_would_be(asked_by: list[tuple[bytes, str]], is_serving: bool, way: str):
     def lookup(url: bytes) -> bool:
         if b"raises" in url:
             raise KeyError(url)
         return holds(url)
 
-    at_once, singly, slowly = (answerer(holds=lookup, rate_per_s=1, burst=4, denied_budget=2) for _ in range(3))
+    def lookup_all(urls: Sequence[bytes]) -> list[bool | None]:
+        if way == "none":
+            raise KeyError(urls)
+        return [None if b"raises" in url or (way == "all but some" and len(url) % 2) else lookup(url) for url in urls]
+
+    options = {"holds": lookup, "rate_per_s": 1, "burst": 4, "denied_budget": 2}
+    at_once = answerer(holds_all=None if way == "each" else lookup_all, **options)
+    singly, slowly = (answerer(**options) for _ in range(2))
     at_once.serving = singly.serving = slowly.serving = is_serving
     slowly._is_simple = False
     answers = at_once.answer_all([datagram for datagram, _ in asked_by], [source for _, source in asked_by], 1.0)
