@@ -46,7 +46,8 @@ class Block(NamedTuple):
 
     @property
     def is_squid_conf(self) -> bool:
-        return self.language == "squidconf" or (not self.language and "squid.conf" in self.heading)
+        is_named = "squid.conf" in self.heading or re.search(r"^cache_peer ", self.text, re.MULTILINE) is not None
+        return self.language == "squidconf" or (not self.language and is_named)
 
 
 def blocks(path: Path) -> list[Block]:
@@ -102,6 +103,10 @@ def test_squid_accepts_the_settings_named_in_tables(tmp_path: Path):
     lines = re.findall(r"`((?:never_direct|nonhierarchical_direct|minimum_icp_query_timeout) [^`]+)`", PEERS.read_text())
     assert len(lines) == 3
     assert squid_parse("".join(line + "\n" for line in lines), tmp_path) == ""
+
+
+def test_both_pages_show_the_same_downstream_squid():
+    assert block("Downstream Squids", "icp_port", README) == block("A downstream Squid", "icp_port")
 
 
 def test_a_line_that_squid_does_not_know_is_noticed(tmp_path: Path):
