@@ -1,4 +1,4 @@
-# make venv | setup | demo | test | fuzz | lint | bench     Everything is installed into .venv by the first of them.
+# make venv | setup | demo | test | fuzz | lint | bench | bench-peers     Everything is installed into .venv by the first of them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ TESTS ?=
 FUZZ_S ?= 60
 FUZZ ?=
 
-.PHONY: venv setup demo test fuzz lint bench lock clean squid
+.PHONY: venv setup demo test fuzz lint bench bench-peers lock clean squid
 
 # all that a director needs; on its own machine the package of a Squid would take port 3128 at the next boot
 venv: $(STAMP)
@@ -43,6 +43,14 @@ lint: venv
 bench: setup
 	@.ci/packages haproxy nginx wrk
 	$(BIN)/python -m cachelb.tools.bench $(BENCH)
+
+# what peers ask: ICP beside Squid's, ICP while HTTP runs at full load, a rebuild of the digest, the index
+bench-peers: setup
+	@.ci/packages nginx wrk
+	$(BIN)/python -m cachelb.tools.bench.icp
+	$(BIN)/python -m cachelb.tools.bench.icp_http
+	$(BIN)/python -m cachelb.tools.bench.digest
+	$(BIN)/python -m cachelb.tools.bench.holdings
 
 # after a change of the dependencies in pyproject.toml; add UPGRADE=--upgrade for newer versions of all
 lock: venv
