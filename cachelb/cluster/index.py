@@ -66,8 +66,8 @@ class Index:
     def holds(self, url: bytes) -> bool:
         """Whether a live node holds `url`, fresh for 30 s more.
 
-        The raw URL is looked for first, as a Squid does; then its canonical form, if it has another.  2.0 us for what is
-        held, 2.3 us for what is not (2026-11, tools/bench/holdings.py).
+        The raw URL is looked for first, as a Squid does; then its canonical form, if it has another.  2.8 us for what is
+        held, 3.0 us for what is not (2026-11, tools/bench/holdings.py).
 
         Raises:
             BadUrl: It is not held, and no URL.
