@@ -24,6 +24,7 @@ Left out: what a line means (``storelog``), what becomes of it (``index``), what
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +106,7 @@ class StoreLogs:
         self._restarted = restarted
         self._common: Service | None = None
         self._own: dict[Place, Service] = {}
+        self._changing = asyncio.Lock()
         self._owner: dict[Place, str] = {}  # whose it is
         self._views: tuple[NodeView, ...] = ()
         self._arranged: object = None
@@ -130,16 +132,20 @@ class StoreLogs:
         Raises:
             OSError: One of them cannot be had, the first that failed; the others are in force.
         """
-        self._owner = {place: name for name, places in own.items() for place in places}
-        for place in self._own.keys() - self._owner.keys():
-            self._own.pop(place).close()
         problem: OSError | None = None
-        for place in self._owner.keys() - self._own.keys():
-            try:
-                self._own[place] = await Service.start([place], partial(self._take_own, place))
-            except OSError as exc:
-                problem = problem or exc
-        self._arrange()
+        async with self._changing:  # a second change must not look for what the first one is about to have
+            self._owner = {place: name for name, places in own.items() for place in places}
+            given_up = self._own.keys() - self._owner.keys()
+            for place in given_up:
+                self._own.pop(place).close()
+            if given_up:  # the event loop frees a port at its next turn; the new place may be the same at another address
+                await asyncio.sleep(0)
+            for place in self._owner.keys() - self._own.keys():
+                try:
+                    self._own[place] = await Service.start([place], partial(self._take_own, place))
+                except OSError as exc:
+                    problem = problem or exc
+            self._arrange()
         if problem is not None:
             raise problem
 

@@ -216,6 +216,35 @@ def test_a_place_may_change_hands_and_be_given_up():
     run(scenario())
 
 
+def test_a_port_may_be_listened_to_at_another_address_from_one_moment_to_the_next():
+    async def scenario() -> None:
+        index = Index()
+        async with listening(index, view("a", 0, "127.0.1.1")) as logs:
+            _, port = await free_place()
+            await logs.listen({"a": [("0.0.0.0", port)]})
+            await logs.listen({"a": [("127.0.0.1", port)]})
+            send("127.0.1.1", ("127.0.0.1", port), line())
+            await until(lambda: index.told == [(0, "stored")])
+
+    run(scenario())
+
+
+def test_of_changes_that_come_at_once_the_last_one_counts():
+    async def scenario() -> None:
+        index = Index()
+        async with listening(index, view("a", 0, "127.0.1.1"), view("b", 1, "127.0.1.1")) as logs:
+            place, other = await free_place(), await free_place()
+            await asyncio.gather(
+                logs.listen({"a": [place, other]}), logs.listen({"a": [place]}), logs.listen({}), logs.listen({"b": [place]})
+            )
+            send("127.0.1.1", place, line())
+            await until(lambda: index.told == [(1, "stored")])
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind(other)
+
+    run(scenario())
+
+
 def test_a_place_that_cannot_be_had_is_an_error_and_the_others_are_in_force():
     async def scenario() -> None:
         index = Index()
