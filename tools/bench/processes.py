@@ -53,8 +53,8 @@ class Processes:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
-    def start(self, name: str, command: Sequence[str], cpu: int, address: tuple[str, int]) -> None:
-        """Run ``command`` on ``cpu`` and wait until ``address`` accepts connections.
+    def start(self, name: str, command: Sequence[str], cpu: int | str, address: tuple[str, int]) -> None:
+        """Run ``command`` on ``cpu``, or on several ("0,1"), and wait until ``address`` accepts connections.
 
         Raises:
             BenchError: The address is taken, or the program did not start to listen.
