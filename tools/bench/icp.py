@@ -64,6 +64,8 @@ visible_hostname bench
 access_log {access_log}
 cache_mem 64 MB
 memory_cache_shared off
+cache_peer {origin_host} parent {origin_port} 0 no-query no-digest originserver
+never_direct allow all
 pinger_enable off
 dns_nameservers 127.0.0.1
 hosts_file none
@@ -87,7 +89,8 @@ def index() -> Index:
 
 async def serve() -> None:
     """Ours.  Runs until it is killed."""
-    answerer = Answerer(index().holds, lambda source: True, rate_per_s=1e9, burst=10**9)
+    made = index()
+    answerer = Answerer(made.holds, lambda source: True, holds_all=made.holds_all, rate_per_s=0)
     await Service.start([OURS], answerer.answer, answerer.answer_all, sieve.ICP)
     await asyncio.Event().wait()
 
@@ -190,6 +193,7 @@ def squid(folder: Path, address: tuple[str, int], access_log: str) -> Iterator[i
     folder.mkdir()
     config = folder / "squid.conf"
     values = {"folder": folder, "host": address[0], "icp_port": address[1], "http_port": HTTP_PORT}
+    values |= {"origin_host": ORIGIN[0], "origin_port": ORIGIN[1]}
     config.write_text(CONFIG.format(access_log=access_log.format(folder=folder), **values))
     if os.geteuid() == 0:  # Squid then is the user proxy
         shutil.chown(folder, "proxy")

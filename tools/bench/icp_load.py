@@ -22,9 +22,8 @@ from .processes import BenchError
 
 URLS = 1000
 UNDER_WAY = 32
-AUTHORITY = b"127.0.4.3:23180"
 # version 1: a version 3 query is the end of Debian's Squid 5.7
-GARBAGE = b"\1\x01" + pack_query(1, b"http://%b/absent/0" % AUTHORITY)[2:]
+GARBAGE = b"\1\x01" + pack_query(1, b"http://www.example.com/absent/0")[2:]
 
 
 class Turn(NamedTuple):
@@ -44,12 +43,13 @@ class Turn(NamedTuple):
 
 
 def held_url(number: int) -> bytes:
-    return b"http://%b/held/%d" % (AUTHORITY, number)
+    return b"http://www.site%d.example.com/images/held/%d.gif" % (number % 97, number)
 
 
 def queries() -> list[bytes]:
     """Held and absent URLs in turns, each with its own number."""
-    return [pack_query(n + 1, b"http://%b/absent/%d" % (AUTHORITY, n) if n % 2 else held_url(n)) for n in range(URLS)]
+    urls = [held_url(number) for number in range(URLS)]
+    return [pack_query(n + 1, url.replace(b"held", b"absent") if n % 2 else url) for n, url in enumerate(urls)]
 
 
 def cpu_s(pid: int) -> float:

@@ -53,7 +53,9 @@ def test_the_table_says_what_garbage_costs():
 
 
 def test_the_squids_settings_have_no_place_left_empty():
-    text = CONFIG.format(host="127.0.4.1", http_port=1, icp_port=2, folder="/tmp/x", access_log="none")
+    text = CONFIG.format(
+        host="127.0.4.1", http_port=1, icp_port=2, folder="/tmp/x", access_log="none", origin_host="h", origin_port=3
+    )
     assert "{" not in text
     assert "icp_port 2\nudp_incoming_address 127.0.4.1\n" in text
 
