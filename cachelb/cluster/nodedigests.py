@@ -7,7 +7,8 @@ A node's process may be another one when the store log says so (``ask_now``) and
 was recorded until then is OLD, the digest is asked for at once, and settles what has become of it.  Digests do not
 survive a restart, so one that is the same as before proves that there was none.  The director's own restart is treated
 likewise: a digest that was made after the state was saved settles what was loaded, an older one proves that its node
-has been there all the time.
+has been there all the time.  A node that has moved to another address or port may be another machine, which may have been
+running for a while: any digest that is not the same as before settles what is recorded of it.
 
 A node without a digest (404: no cache_dir, memory only) is forgotten whole after a restart: its memory is gone.  Where it is
 not known yet that it has none, that takes ten minutes.  With [index] node_digests off, nothing of this happens, and what a
@@ -24,28 +25,24 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from cachelb.snapshot import NodeView
 from digest import (
     CONTROL_BYTES,
     MASK_LIMIT_BYTES,
     NOT_READY,
-    BadDigest,
-    Digest,
     DigestError,
     Fetched,
     FetchError,
     Outcome,
     fetch_digest,
-    parse_digest,
 )
 
 from .index import Index
 from .schedule import PERIOD_S, Schedule
 from .sweep import Sweep
-from .trial import MARGIN_S, Terms, Trial, Verdict
+from .trial import MARGIN_S, ReadDigest, Terms, Trial, Verdict, read_digest
 
 log = logging.getLogger("cachelb.digests")
 
@@ -72,7 +69,8 @@ class _Node:
     settles_after: wall clock; a digest made later is of a process that was started after the OLD records were made.  None: no
     restart is to be settled.  restarted_at, none_since: monotonic; when it came back, and since when there has been 404 and
     never a digest.  turns: how often it was restarted.  tried_at: wall clock; when the last trial ended.
-    is_turned_again: that happened during a trial.  seal: of the digest that was tried last.
+    is_turned_again: that happened during a trial.  is_moved: it has moved, which the next turn must take into account.
+    at: the addresses and port that it had last.  seal: of the digest that was tried last.
     """
 
     view: NodeView
@@ -83,6 +81,8 @@ class _Node:
     none_since: float | None = None
     turns: int = 0
     is_turned_again: bool = False
+    is_moved: bool = False
+    at: tuple[tuple[str, ...], int] = ((), 0)
     has_digest: bool = False
     is_away: bool = False
     is_busy: bool = False
@@ -93,14 +93,13 @@ class _Node:
     problem: str = ""
     shown: dict[str, Any] = field(default_factory=dict)
 
-
-class _Read(NamedTuple):
-    """A digest and what was computed of it in a thread."""
-
-    digest: Digest
-    fill: float
-    false_positives: float
-    seal: bytes
+    def look(self, view: NodeView) -> bool:
+        """Take over its view; returns whether it has moved.  One that has lost or got an address, but kept one, has not."""
+        self.view = view
+        if not view.addresses:
+            return False
+        (addresses, port), self.at = self.at, (view.addresses, view.port)
+        return bool(addresses) and (port != view.port or set(addresses).isdisjoint(view.addresses))
 
 
 class NodeDigests:
@@ -139,11 +138,13 @@ class NodeDigests:
                 self._sweep.end(slot)
         for view in views:
             node = self._nodes.get(view.slot) or self._new(view, len(views))
-            node.view = view
+            has_moved = node.look(view)
             was_away, node.is_away = node.is_away, view.state not in ("up", "drain") or not view.addresses
-            if node.is_away and not was_away:
+            if has_moved:
+                node.is_moved = True
+            if has_moved or (node.is_away and not was_away):
                 self._turn(node)
-            elif was_away and not node.is_away:
+            if not node.is_away and (has_moved or was_away):
                 self._returned(node)
         self._wake.set()
 
@@ -223,11 +224,14 @@ class NodeDigests:
         node.turns += 1
         if self._sweep.has(node.view.slot):
             node.is_turned_again = True
-        elif node.restarted_at is None:
+            return
+        if node.restarted_at is None:
             node.restarted_at = time.monotonic()
             if node.settles_after is None:  # else what was loaded is OLD, and stays that
                 self._holdings.turn(node.view.slot)
                 node.settles_after = self._index.clock() - NOTICED_S
+        if node.is_moved:
+            node.is_moved, node.last_modified, node.settles_after = False, "", 0.0
 
     def _returned(self, node: _Node) -> None:
         """It is there, after a restart or what may have been one."""
@@ -267,7 +271,7 @@ class NodeDigests:
         turns = node.turns
         is_routine = not node.schedule.is_hurried(time.monotonic()) and not node.is_mute
         answer, wall = await self._fetched(node.view, node.last_modified if is_routine else "")
-        read = await asyncio.to_thread(_read, answer.body, self._mask_limit_bytes) if isinstance(answer, Fetched) else None
+        read = await asyncio.to_thread(read_digest, answer.body, self._mask_limit_bytes) if isinstance(answer, Fetched) else None
         now = time.monotonic()
         if self._nodes.get(node.view.slot) is not node or node.turns != turns:
             return  # it may be another node's, or another process's; that one is asked next
@@ -341,7 +345,7 @@ class NodeDigests:
 
     # -- trying
 
-    async def _try(self, node: _Node, answer: Fetched, read: _Read, wall: float) -> None:
+    async def _try(self, node: _Node, answer: Fetched, read: ReadDigest, wall: float) -> None:
         period_s = answer.period_s or answer.fresh_s or PERIOD_S
         made_at = wall - (answer.age_s if answer.last_modified else period_s) - DATE_S
         slot = node.view.slot
@@ -381,12 +385,3 @@ class NodeDigests:
         self._is_well(node)
         if verdict is Verdict.EMPTIED:
             log.warning("node %s was emptied: %s objects forgotten", node.view.name, f"{trial.removed:,}")
-
-
-def _read(body: bytes, limit_bytes: int) -> _Read:
-    """Parse a digest.  Raises BadDigest."""
-    digest = parse_digest(body, limit_bytes)
-    fill = digest.mask.fill
-    if digest.is_useless:
-        raise BadDigest(f"{fill:.0%} of its bits are set: it says yes to too much")
-    return _Read(digest, fill, digest.mask.false_positives, blake2b(body, digest_size=16).digest())

@@ -28,8 +28,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
+from typing import NamedTuple
 
-from digest import Mask
+from digest import BadDigest, Digest, Mask, parse_digest
 
 from .record import BUCKETS, GONE, MARK_OLD, MARK_RECENT, MARK_SOURCE, Source
 
@@ -39,6 +41,24 @@ SAMPLE = 1000
 SAMPLE_MIN = 20  # below that, shares say nothing
 EMPTIED_SHARE = 0.2
 TRUSTED_SHARE = 0.5
+
+
+class ReadDigest(NamedTuple):
+    """A digest, and what takes too long to be computed of it in the event loop.  seal: of two equal ones it is the same."""
+
+    digest: Digest
+    fill: float
+    false_positives: float
+    seal: bytes
+
+
+def read_digest(body: bytes, limit_bytes: int) -> ReadDigest:
+    """Parse a digest that may be used for a trial.  Raises BadDigest."""
+    digest = parse_digest(body, limit_bytes)
+    fill = digest.mask.fill
+    if digest.is_useless:
+        raise BadDigest(f"{fill:.0%} of its bits are set: it says yes to too much")
+    return ReadDigest(digest, fill, digest.mask.false_positives, blake2b(body, digest_size=16).digest())
 
 
 class Verdict(Enum):

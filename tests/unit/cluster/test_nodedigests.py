@@ -49,10 +49,11 @@ class Node:
         self.at_once = self.most_at_once = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.host = "127.0.0.1"
         self.port = 0
 
     def view(self, state: str = "up") -> NodeView:
-        return NodeView(self.name, self.slot, ("127.0.0.1",), self.port, 1.0, state)  # type: ignore[arg-type]
+        return NodeView(self.name, self.slot, (self.host,), self.port, 1.0, state)  # type: ignore[arg-type]
 
     def makes(self, held: range, *, age_s: float = 0.0) -> None:
         """Makes a new digest."""
@@ -143,6 +144,17 @@ async def farm_of(count: int = 1, holdings: Holdings | None = None) -> AsyncIter
             await asyncio.gather(farm.task, return_exceptions=True)
             if not farm.task.cancelled() and farm.task.exception() is not None:
                 raise farm.task.exception()  # type: ignore[misc]
+
+
+@asynccontextmanager
+async def at_another_place(farm: Farm) -> AsyncIterator[Node]:
+    """Node 0 has another address and port from the next ``place`` on."""
+    node = Node("cache1", 0)
+    node.host = "127.0.0.2"
+    async with await asyncio.start_server(node.serve, node.host, 0) as server:
+        node.port = server.sockets[0].getsockname()[1]
+        farm.nodes[0] = node
+        yield node
 
 
 def play(scenario: Callable[[Farm], Awaitable[None]], count: int = 1, holdings: Holdings | None = None) -> None:
@@ -336,6 +348,58 @@ def test_a_node_that_was_away_but_not_restarted_keeps_what_came_after_its_digest
         told = await farm.tried()
         assert (told["verdict"], told["removed"]) == ("kept", 0)
 
+    play(scenario)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_node_that_is_another_machine_now_holds_what_its_digest_says(dies: bool):
+    async def scenario(farm: Farm) -> None:
+        told = farm.nodes[0]
+        farm.index.apply(0, [Event(What.STORED, store_key(url(n)), int(time.time()) + 20_000) for n in range(100)])
+        told.makes(range(100), age_s=10)
+        farm.place()
+        before = await farm.tried()
+        if dies:
+            farm.place(away=(0,))
+        async with at_another_place(farm) as new:
+            new.makes(range(3), age_s=1800)  # it has been running for a while
+            farm.place()
+            await farm.tried(after=before["fetched_at"])
+            assert farm.held() == set(range(3))
+            assert len(told.requests) == 1
+
+    play(scenario)
+
+
+def test_a_node_that_has_only_another_address_keeps_what_came_after_its_digest():
+    async def scenario(farm: Farm) -> None:
+        node = farm.nodes[0]
+        node.makes(range(50), age_s=200)
+        farm.saw(range(100))
+        farm.place()
+        await farm.tried()
+        async with at_another_place(farm) as new:
+            new.held, new.made_at = node.held, node.made_at
+            farm.place()
+            await farm.waits(lambda: bool(new.requests) and not farm.digests._nodes[0].is_busy)
+            assert farm.held() == set(range(100))
+
+    play(scenario)
+
+
+def test_a_node_that_moves_during_its_trial_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    async def scenario(farm: Farm) -> None:
+        farm.saw(range(100))
+        farm.nodes[0].makes(range(100), age_s=10)
+        farm.place()
+        await farm.waits(lambda: farm.digests._sweep.has(0))
+        async with at_another_place(farm) as new:
+            new.makes(range(0), age_s=1800)
+            farm.place()
+            monkeypatch.setattr(sweep_module, "PAUSE_S", 0)
+            await farm.waits(lambda: farm.held() == set())
+
+    monkeypatch.setattr(sweep_module, "PAUSE_S", 0.005)
     play(scenario)
 
 
@@ -619,14 +683,14 @@ def test_switched_off_it_asks_nobody():
 
 
 def test_a_mistake_of_ours_is_logged_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    real = module._read
+    real = module.read_digest
 
     def read(body: bytes, limit_bytes: int) -> object:
         if monkeypatch is not None and not caplog.records:
             raise RuntimeError("a bug")
         return real(body, limit_bytes)
 
-    monkeypatch.setattr(module, "_read", read)
+    monkeypatch.setattr(module, "read_digest", read)
 
     async def scenario(farm: Farm) -> None:
         farm.place()

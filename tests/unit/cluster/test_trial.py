@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachelb.cluster.record import BUCKETS, GONE, MARK_OLD, MARK_RECENT, Source
-from cachelb.cluster.trial import SAMPLE, Terms, Trial, Verdict
-from digest import Mask
+from cachelb.cluster.trial import SAMPLE, Terms, Trial, Verdict, read_digest
+from digest import BadDigest, Mask, build, pack_digest
 
 NOW = 1_800_000_000
 FRESH = NOW + 10_000  # testable
@@ -183,3 +183,15 @@ def test_no_digest_touches_what_it_contains_and_marks_stay_marks(
         if mark == GONE and records[number][0] != FRESH:
             assert made.verdict is Verdict.EMPTIED
     assert made.removed == list(new.values()).count(GONE)
+
+
+def test_equal_digests_have_equal_seals_and_what_says_yes_to_all_is_refused():
+    some, others = (pack_digest(build(b"".join(map(key, numbers)), 8)) for numbers in (range(100), range(100, 200)))
+    read = read_digest(some, 1 << 20)
+    assert read.digest.mask.contains(key(1))
+    assert read.fill == read.digest.mask.fill
+    assert read.seal == read_digest(some, 1 << 20).seal != read_digest(others, 1 << 20).seal
+    with pytest.raises(BadDigest, match="100% of its bits are set"):
+        read_digest(some[:128] + b"\xff" * (len(some) - 128), 1 << 20)
+    with pytest.raises(BadDigest):
+        read_digest(some, 10)
