@@ -208,12 +208,12 @@ class Holdings:
         """The node's process may be another one from now on: what is recorded of it so far has the mark OLD."""
         self._slots.turn(node)
 
-    def visit(self, first: int, judges: Mapping[int, Judge], last: int = BUCKETS, work: int = 700) -> int:
+    def visit(self, first: int, judges: Mapping[int, Judge], last: int = BUCKETS, work: int = 3_000) -> int:
         """Let the judges decide about their nodes' records in buckets `first` to `last`, the latter excluded.
 
         Args:
             judges: by node.
-            work: how much to do: 1 for each bucket, 4 for each record that is judged; 700 take about 0.5 ms (2026-11).
+            work: how much to do: 1 for an empty bucket, 5 for another, 16 for a judged record; 3,000 take 0.5 ms (2026-11).
 
         Returns:
             The bucket with which to go on, at most `last`.
@@ -238,8 +238,8 @@ class Holdings:
                     keys.append(head_of(at) + bucket[start : start + KEY_BYTES - 2])
                     times.append(expires)
                     marks.append((tag ^ self._stamps[slot] & GENERATION) >> SOURCE_SHIFT)
-                    work -= 4
-            work -= 1
+                    work -= 16
+            work -= 5 if bucket else 1
             at += 1
         new = {
             slot: iter(judges[slots[slot]](b"".join(keys), times, marks)) for slot, (keys, times, marks) in found.items() if keys
