@@ -166,7 +166,32 @@ class Answerer:
             source: The sender's IP address.
             now: Monotonic seconds; milliseconds are exact enough.
         """
-        return self.answer_all((datagram,), (source,), now)[0]
+        may_ask = self._standing(source, now)
+        if not may_ask:
+            return self._turn_away(datagram, source, may_ask is None)
+        if self._is_simple and self.serving and source not in self._denied.told:
+            plain = self._plain(datagram)
+            if plain is not None:
+                return plain
+        return self._slow(datagram, source)
+
+    def _plain(self, datagram: bytes) -> bytes | None:
+        """A sound query in normal times, in one go: 1.0 us instead of 2.0 (2026-11).  None: not that, see ``_slow``."""
+        size = len(datagram)
+        if not _URL < size <= _URL + MAX_URL + 1:
+            return None
+        head, reqnum = _PLAIN_QUERY.unpack_from(datagram)
+        url = datagram[_URL:-1]
+        if head != _QUERY_HEAD + size or not reqnum or datagram[-1] or 0 in url:
+            return None
+        try:
+            is_held = self._holds(url)
+        except Exception:  # _slow asks again and knows what to do
+            return None
+        if not is_held and not _is_url(url):
+            return None
+        self.counts[0 if is_held else 1] += 1
+        return _PLAIN_REPLY.pack((_HIT_HEAD if is_held else _MISS_HEAD) + size - 4, reqnum) + datagram[_URL:]
 
     def answer_all(self, datagrams: Sequence[bytes], sources: Sequence[str], now: float) -> list[Answer]:
         """What ``answer`` gives for each of them, in their order.
@@ -209,7 +234,7 @@ class Answerer:
         """Look up these URLs, and put the answers in their places."""
         try:
             held = self._holds_all(urls)
-        except Exception:  # _slow asks again and knows what to do
+        except Exception:  # as above
             held = [None] * len(urls)
         pack = _PLAIN_REPLY.pack
         hits = misses = 0
@@ -236,7 +261,7 @@ class Answerer:
         return found
 
     def _slow(self, datagram: bytes, source: str) -> Answer:
-        """What ``answer_all`` leaves; also its twin in tests."""
+        """What ``answer`` and ``answer_all`` leave; also their twin in tests."""
         fault = header_fault(datagram)
         if fault is not None:
             self._dropped(fault)
