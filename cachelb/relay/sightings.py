@@ -35,6 +35,7 @@ BYTES_PER_TICK = 1 << 20
 URL_BYTES_MAX = 8191  # Squid's MAX_URL: nobody can ask for more by ICP
 AGAIN_S = 60.0  # how often what did not change is told: the index may have lost it, or another worker said otherwise
 AGAIN_MIN_S = 5.0  # of what is stale already, or nearly so
+STORED_AGAIN_S = 5.0  # of what was a miss: the index does not believe it while it may be older than a purge (cluster/index.py)
 
 ONLY_IF_CACHED = "only-if-cached"
 _HASHED = frozenset(("get", ONLY_IF_CACHED))
@@ -74,7 +75,7 @@ class Sightings:
             delay_s = 0 if head.hit is None else int(self.engine.clock() - exchange.started)
             until = stored_until(head.status, head.head, wall, delay_s)
         if until > wall + MARGIN_S:
-            line.told_until = now + min(until - wall, AGAIN_S)
+            line.told_until = now + min(until - wall, AGAIN_S if head.hit is None else STORED_AGAIN_S)
             line.vain_until = 0.0
         elif now < line.vain_until or not (until or _is_gone(exchange, head)):
             return

@@ -9,6 +9,7 @@ import time
 import pytest
 from fakes import PATIENCE_S, answer_head, chunk, get, ok, post
 
+from cachelb.cluster.index import LATE_S
 from cachelb.http.freshness import VARY_MARKER_S
 from cachelb.relay import sightings
 
@@ -204,6 +205,20 @@ def test_a_miss_that_is_stored_is_told_always(ear):
     for _ in range(3):
         assert tell(ear, date(), MISS, FRESH, url=url) == [about(600)]
         ear.clear()
+
+
+def test_what_was_stored_just_now_is_told_again_with_its_first_hit_after_some_seconds(ear):
+    farm, url = ear.farm, ear.farm.url(0)
+    tell(ear, date(), MISS, FRESH, url=url)
+    ear.clear()
+    assert tell(ear, date(), HIT, FRESH, url=url) == []
+    later = sightings.STORED_AGAIN_S + 1
+    assert 2 * LATE_S < later < sightings.AGAIN_S  # the index does not believe the first if the URL was purged just now
+    farm.relay.call(lambda: setattr(farm.engine, "clock", lambda: time.monotonic() + later))
+    farm.wait_until(lambda: farm.engine.now > time.monotonic() + later - 1)
+    assert tell(ear, date(), HIT, FRESH, url=url) == [about(600)]
+    ear.clear()
+    assert tell(ear, date(), HIT, FRESH, url=url) == []
 
 
 @rows("fields", [(MISS,), (MISS, "Cache-Control: no-store, max-age=600"), (MISS, "Cache-Control: max-age=20")])
