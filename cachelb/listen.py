@@ -66,10 +66,10 @@ def _bind(family: socket.AddressFamily, address: Address, *, share: bool) -> soc
     return sock
 
 
-def cannot_listen(address: Address, exc: OSError) -> CannotListenError:
-    """Say in a sentence why ``address`` cannot be listened on."""
+def cannot_listen(address: Address, exc: OSError, kind: str = "t") -> CannotListenError:
+    """Say in a sentence why ``address`` cannot be listened on.  kind: "t" for TCP, "u" for UDP."""
     if exc.errno == errno.EADDRINUSE:
-        why = f"another program uses it (find it with: ss -ltnp 'sport = :{address.port}')"
+        why = f"another program uses it (find it with: ss -l{kind}np 'sport = :{address.port}')"
     elif exc.errno == errno.EADDRNOTAVAIL:
         why = "this host does not have that address"
     elif exc.errno == errno.EACCES:

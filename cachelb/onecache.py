@@ -101,9 +101,9 @@ class OneCache:
             with _listening(address):
                 place = [(address.host, address.port)]
                 self.services[f"htcp {address}"] = await Service.start(place, self.htcp.answer, program=sieve.HTCP)
-        if listen.store_log:
-            with _listening(listen.store_log[0]):
-                await self.store_logs.start([(address.host, address.port) for address in listen.store_log])
+        for address in listen.store_log:
+            with _listening(address):
+                await self.store_logs.start([(address.host, address.port)])
         await self._listen_for_nodes()
 
     async def _listen_for_nodes(self) -> None:
@@ -111,7 +111,7 @@ class OneCache:
         try:
             await self.store_logs.listen(own)
         except OSError as exc:
-            log.error("a node's store log cannot be listened for: %s", exc.strerror or exc)
+            log.error("a node's store log cannot be listened for at %s: %s", exc.filename, exc.strerror)
 
     def reload(self, config: Config) -> None:
         """Take over a configuration while running."""
@@ -238,7 +238,7 @@ def _listening(address: Address) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise cannot_listen(address, exc) from exc
+        raise cannot_listen(address, exc, "u") from exc
 
 
 def _is_within(source: str, networks: Sequence[Any]) -> bool:

@@ -104,7 +104,7 @@ class StoreLogs:
         self.feeds: dict[str, Feed] = {}
         self._index = index
         self._restarted = restarted
-        self._common: Service | None = None
+        self._common: list[Service] = []
         self._own: dict[Place, Service] = {}
         self._changing = asyncio.Lock()
         self._owner: dict[Place, str] = {}  # whose it is
@@ -119,18 +119,18 @@ class StoreLogs:
         self._quiet_until = 0.0
 
     async def start(self, addresses: Sequence[Place]) -> None:
-        """Listen on all `addresses` for every node that has no place of its own.
+        """Listen on all `addresses`, too, for every node that has no place of its own.
 
         Raises:
             OSError: One of them cannot be had; then none is held.
         """
-        self._common = await Service.start(addresses, self._take)
+        self._common.append(await Service.start(addresses, self._take))
 
     async def listen(self, own: Mapping[str, Sequence[Place]]) -> None:
         """Listen for each of these nodes on places of its own as well, and on those of no other node any more.
 
         Raises:
-            OSError: One of them cannot be had, the first that failed; the others are in force.
+            OSError: One of them cannot be had, the first that failed (``filename`` says which); the others are in force.
         """
         problem: OSError | None = None
         async with self._changing:  # a second change must not look for what the first one is about to have
@@ -144,7 +144,7 @@ class StoreLogs:
                 try:
                     self._own[place] = await Service.start([place], partial(self._take_own, place))
                 except OSError as exc:
-                    problem = problem or exc
+                    problem = problem or OSError(exc.errno, exc.strerror, "{} port {}".format(*place))
             self._arrange()
         if problem is not None:
             raise problem
@@ -152,7 +152,7 @@ class StoreLogs:
     @property
     def addresses(self) -> list[Place]:
         """The places that all nodes may send to."""
-        return self._common.addresses if self._common is not None else []
+        return [address for service in self._common for address in service.addresses]
 
     def place(self, views: Sequence[NodeView]) -> None:
         """These nodes from now on; what is known of a node that stays is kept."""
@@ -199,7 +199,7 @@ class StoreLogs:
 
     def close(self) -> None:
         """Stop at once."""
-        for service in (*self._own.values(), *([self._common] if self._common is not None else [])):
+        for service in (*self._own.values(), *self._common):
             service.close()
 
     def _take(self, datagram: bytes, source: str, now: float) -> None:

@@ -257,6 +257,34 @@ def test_an_address_in_use_is_a_sentence():
     uvloop.run(main())
 
 
+def test_of_several_addresses_for_store_logs_the_one_in_use_is_named():
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            subject = OneCache(config_of(f'store_log = ["127.0.0.1:{free_udp()}", "127.0.0.1:{port}"]\n'), SLOTS)
+            with pytest.raises(CannotListenError, match=rf"port {port}: another program uses it \(find it with: ss -lunp "):
+                await subject.start()
+            await subject.stop()
+
+    uvloop.run(main())
+
+
+def test_of_the_nodes_own_addresses_the_one_in_use_is_named(caplog: pytest.LogCaptureFixture):
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            text = NODES.replace('name = "b"', f'name = "b"\nstore_log = "127.0.0.1:{port}"')
+            subject = OneCache(config_of(nodes=text), SLOTS)
+            await subject.start()
+            await subject.stop()
+            told = f"a node's store log cannot be listened for at 127.0.0.1 port {port}: Address already in use"
+            assert told in caplog.messages
+
+    uvloop.run(main())
+
+
 def test_every_counter_has_its_row_and_the_status_is_plain():
     async def test(stage: Stage) -> None:
         subject = stage.subject
