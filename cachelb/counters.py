@@ -101,9 +101,8 @@ def _service(name: str, protocol: str) -> list[Counter]:
         "floods": "times that a flood of bad packets was kept away by the kernel",
         "dropped": "datagrams dropped by the kernel, for want of room or in a flood",
     }
-    counters = [Counter(f"{name}_{word}", "counter", "datagrams", f"{protocol}: {text}") for word, text in texts.items()]
-    bad = [Counter(f"{name}_bad_{word}", "counter", "datagrams", f"{protocol}: datagrams {text}") for word, text in _FAULTS.items()]
-    return counters + bad
+    texts |= {f"bad_{word}": f"datagrams {text}" for word, text in _FAULTS.items()}
+    return [Counter(f"{name}_{word}", "counter", "datagrams", f"{protocol}: {text}") for word, text in texts.items()]
 
 
 # What the supervisor counts beside the relay: ICP, HTCP and what they are answered from.

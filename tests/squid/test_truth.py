@@ -26,7 +26,7 @@ REQUESTS = 20_000
 URLS = 3000
 PURGES = 200
 UNDER_WAY = 64  # a Squid's socket holds about 256 queries
-LOST = 3  # times that a query is repeated
+LOST = 5  # times that a query is repeated
 
 # one of three small Squids has room for some 700 of its 1,000 objects
 SMALL = ["cache_mem 1 MB", "maximum_object_size_in_memory 2 KB"]
@@ -60,7 +60,7 @@ async def all_say(places: Sequence[tuple[str, int]], urls: Sequence[str]) -> lis
 
     async def one(client: IcpClient, place: tuple[str, int], url: str) -> bool:
         for _ in range(LOST):
-            answer = await client.query(place, url.encode(), 1.0)
+            answer = await client.query(place, url.encode(), 2.0)
             if answer is not None:
                 assert answer.reply.opcode in (Opcode.HIT, Opcode.MISS), answer
                 return answer.reply.opcode == Opcode.HIT
