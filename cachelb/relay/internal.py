@@ -85,9 +85,12 @@ class Internal:
             memory = mmap.mmap(published.fd, published.size_bytes, mmap.MAP_PRIVATE, mmap.PROT_READ)
         finally:
             os.close(published.fd)
-        modified, expires = _date(published.modified_at), _date(published.expires_at)
+        modified_at = published.modified_at
+        if self.digest is not None and self.digest.modified_at == modified_at:
+            modified_at += 1  # two within a second must differ: who has the first one shall get the second
+        modified, expires = _date(modified_at), _date(published.expires_at)
         fields = f"Content-Type: {_DIGEST.decode()}\r\nLast-Modified: {modified}\r\nExpires: {expires}\r\n"
-        self.digest = Digest(memoryview(memory), published.modified_at, fields.encode())
+        self.digest = Digest(memoryview(memory), modified_at, fields.encode())
 
     def close(self) -> None:
         """Let go of the digest."""
@@ -111,7 +114,7 @@ class Internal:
         engine = self.engine
         date = f"Date: {email.utils.formatdate(usegmt=True)}\r\n".encode()
         tail = digest.fields + date + engine.tails[exchange.keep * 2]
-        if not is_newer(digest.modified_at, exchange.block.block):
+        if not is_newer(digest.modified_at, exchange.block.block, time.time()):
             exchange.answer_whole(b"HTTP/1.1 304 Not Modified\r\n" + tail, 304, content_type=_DIGEST)
             return
         head = b"HTTP/1.1 200 Cache Digest OK\r\nContent-Length: %d\r\n" % len(digest.body) + tail
@@ -257,16 +260,18 @@ def _unacknowledged(fd: int) -> bool:
     return bool(count > 0)
 
 
-def is_newer(modified_at: int, block: bytes) -> bool:
+def is_newer(modified_at: int, block: bytes, now: float) -> bool:
     """Whether what was modified then is to be sent: the client does not say that it has it (RFC 9110, section 13.1.3).
 
     Args:
         block: The request's field lines.
+        now: Wall clock; later dates are not believed: it may have been put back since.
     """
     dates = _since(block)
     if len(dates) != 1 or _none_match(block):
         return True  # we give out no entity tags: none of theirs is ours
-    return modified_at > parse_date(dates[0])  # -1 for nonsense, which is ignored
+    since = parse_date(dates[0])  # -1 for nonsense, which is ignored
+    return modified_at > since or since > now
 
 
 def selecting_fields(fields: RequestFields) -> bytes:

@@ -17,7 +17,7 @@ from cachelb.relay import internal
 
 rows = pytest.mark.parametrize
 PATH = "/squid-internal-periodic/store_digest"
-MADE_AT = 1_795_000_000
+MADE_AT = 1_700_000_000  # past by any clock
 LARGE = 5 << 20
 
 
@@ -114,6 +114,7 @@ def test_to_head_it_says_the_same_without_a_body(at_once):
         ([f"if-modified-since:{formatdate(MADE_AT + 999, usegmt=True)}"], 304),
         ([f"If-Modified-Since: {formatdate(MADE_AT - 1, usegmt=True)}"], 200),
         (["If-Modified-Since: yesterday"], 200),
+        (["If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT"], 200),  # of a clock that was wrong then, or is now
         (["If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT", "If-None-Match: *"], 200),
         (["If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT"] * 2, 200),
     ],
@@ -126,6 +127,18 @@ def test_only_who_asks_for_it_is_told_that_it_is_not_newer(at_once, fields, stat
     assert (answer.status, answer.body) == (status, body if status == 200 else b"")
     client.send(ask())
     assert client.read_answer().body == body
+
+
+def test_of_two_digests_within_a_second_the_second_is_sent_to_who_has_the_first(at_once):
+    publish(at_once, b"m" * 1000)
+    first = fetch(at_once).fields[b"last-modified"].decode()
+    body = publish(at_once, b"n" * 1000)
+    client = at_once.connect()
+    client.send(ask("x.test", f"If-Modified-Since: {first}"))
+    answer = client.read_answer()
+    assert (answer.status, answer.body) == (200, body)
+    client.send(ask("x.test", f"If-Modified-Since: {answer.fields[b'last-modified'].decode()}"))
+    assert client.read_answer().status == 304
 
 
 @rows(("method", "status"), [("POST", 405), ("PUT", 405), ("PURGE", 405), ("DELETE", 405)])
