@@ -1,34 +1,30 @@
-"""One digest of what all nodes hold, built by a process of its own: both of its ends.
+"""One digest of what all nodes hold, built in a process of its own: what that process does.
 
-    built = await build_aside(holdings, order, fd)         the director's
-    python -m cachelb.cluster.build FD                     the other
-
-The director streams its records as they lie in memory; the process keeps the keys that count, by node, and when it knows how
-many there are, it chooses a geometry, unites one mask for each node, and writes the digest to FD::
+The director (``builder``) streams its records as they lie in memory; the process keeps the keys that count, by node, and when
+it knows how many there are, it chooses a geometry, unites one mask for each node, and writes the digest to a file that
+it was given::
 
     director -> process    one line of JSON: the ``Order``
                            again and again: records in each of the next buckets (u32 each), then these records
-    process -> director    one line of JSON: what was ``Built``; on failure, whatever Python has to say
+    process -> director    one line of JSON: what was ``Built``, or {"problem": "..."}
 
 What changes while it streams may be in the digest or not, as if it had been built a moment earlier or later; each record is
-whole.  A slice keeps the event loop for 0.4 ms, and a pause at least as long follows it.
+whole.
 
-Why a process: a thread would hold up the event loop for 5 ms again and again (see ``digest.merge``).  Why it is sent the
-records: fork() would give it all, but holds up the loop for 15 ms at 3 million keys, and then copies what changes.
+``python -m cachelb.cluster.build`` waits for orders and forks for each, so that what a build takes of memory is given back.
+An order is a message on its standard input with two descriptors, the stream and the file.
 
 Left out: when to build, and what is done with the digest (``merged``).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from array import array
@@ -40,28 +36,12 @@ from typing import BinaryIO
 
 from digest import CONTROL_BYTES, Digest, build_union, geometry_for, pack_control
 
-from ..errors import CachelbError
-from .holdings import Holdings
 from .record import BUCKETS, KEY_BYTES, RECORD, SLOTS, head_of
 
-# One slice of the stream keeps the event loop for 0.4 ms (2026-11): 1,024 buckets at 5 million keys, 0.4 MB.
-SLICE_WORK = 26_000  # records, and 6 for each bucket
-_BUCKET_WORK = 6
-# 40 times what it takes on an idle machine: 5 million keys, 3 s.
-LIMIT_S = 120.0
-_LIMIT_RECORD_S = LIMIT_S / 5_000_000
-NICE = 10  # more than the director
-_PAUSE_MIN_S = 0.001  # uvloop does not wait for less
-
-# Buckets whose keys have the same first two bytes.
-_ALIKE = BUCKETS >> 16
-# Records have a tag: the slot, and above it the source, which does not matter here.
+ALIKE = BUCKETS >> 16  # buckets whose keys have the same first two bytes
+COUNT_BYTES = array("I").itemsize
+# Records have a tag: the slot, and above it what does not matter here.
 _TAGS = 1 << 16
-_COUNT_BYTES = array("I").itemsize
-
-
-class BuildError(CachelbError):
-    """No digest: the process could not be started, failed, was killed or took too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,114 +81,6 @@ class Built:
     peak_bytes: int
 
 
-def order_for(holdings: Holdings, live: int, fresh_after: int, bits_per_entry: int) -> Order:
-    """The order for a digest of what the nodes in `live` hold (see ``holdings.mask_of``)."""
-    nodes = [[slot, node] for slot, (node, _) in holdings.slots().items() if live >> node & 1]
-    work = holdings.count() / BUCKETS + _BUCKET_WORK
-    step = _ALIKE
-    while 2 * step * work <= SLICE_WORK:
-        step *= 2
-    return Order(bits_per_entry, fresh_after, nodes, step)
-
-
-async def build_aside(holdings: Holdings, order: Order, fd: int) -> Built:
-    """Have a digest built and written to the open file `fd`, while the event loop goes on.
-
-    Raises:
-        BuildError: What `fd` contains is then of no use.
-    """
-    limit_s = max(LIMIT_S, holdings.count() * _LIMIT_RECORD_S)
-    try:
-        async with asyncio.timeout(limit_s):
-            return await _build(holdings, order, fd)
-    except TimeoutError:
-        raise BuildError(f"not built within {limit_s:.0f} s") from None
-    except OSError as exc:
-        raise BuildError(f"the process that builds: {exc.strerror or exc}") from exc
-
-
-async def _build(holdings: Holdings, order: Order, fd: int) -> Built:
-    ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            process = await _started(theirs, fd)
-    except BaseException:
-        ours.close()
-        raise
-    ending = asyncio.ensure_future(asyncio.to_thread(process.communicate))
-    try:
-        with contextlib.suppress(ConnectionError):  # it ended early, and says why
-            await _stream(holdings, order, ours)
-        said, _ = await asyncio.shield(ending)
-        return _judged(process.returncode, said)
-    finally:
-        process.kill()  # without effect on one that has ended
-        await asyncio.wait([ending])
-
-
-async def _started(stdin: socket.socket, fd: int) -> subprocess.Popen[bytes]:
-    # uvloop's own way is fork(), which holds up the loop for 15 ms at 3 million keys; this is vfork(): 1 ms (2026-11)
-    starting = asyncio.ensure_future(asyncio.to_thread(_start, stdin, fd))
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        with contextlib.suppress(OSError):  # then there is none to be ended
-            process = await starting
-            process.kill()
-            await asyncio.to_thread(process.communicate)
-        raise
-
-
-def _start(stdin: socket.socket, fd: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", __name__, str(fd)]
-    process = subprocess.Popen(command, stdin=stdin.fileno(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=[fd])
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
-    return process
-
-
-async def _stream(holdings: Holdings, order: Order, sock: socket.socket) -> None:
-    """Send everything; closes `sock`."""
-    try:
-        _, writer = await asyncio.open_unix_connection(sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    writer.transport.set_write_buffer_limits(0)  # so that nothing is left to be sent when it is closed
-    try:
-        writer.write(json.dumps(asdict(order)).encode() + b"\n")
-        for first in range(0, BUCKETS, order.step):
-            if writer.is_closing():  # it was lost meanwhile; uvloop's write() would be a RuntimeError
-                return
-            began = time.perf_counter()
-            writer.write(frame(holdings, first, order.step))
-            spent = time.perf_counter() - began
-            await writer.drain()
-            await asyncio.sleep(max(_PAUSE_MIN_S, spent))  # for others, half of the time at least
-    except BaseException:
-        writer.transport.abort()
-        raise
-    writer.close()
-
-
-def _judged(status: int, said: bytes) -> Built:
-    lines = said.decode("utf-8", "replace").splitlines()
-    last = lines[-1] if lines else "nothing"
-    if status:
-        how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
-        raise BuildError(f"the process that builds {how} and said: {last[:200]}")
-    try:
-        return Built(**json.loads(last))
-    except (ValueError, TypeError):
-        raise BuildError(f"the process that builds said: {last[:200]}") from None
-
-
-def frame(holdings: Holdings, first: int, step: int) -> bytes:
-    """Slice of the stream: `step` buckets from bucket `first` on."""
-    buckets = holdings.buckets(first, step)
-    return b"".join((array("I", [len(bucket) // RECORD.size for bucket in buckets]), *buckets))
-
-
 def gather(source: BinaryIO, order: Order) -> tuple[int, dict[int, bytearray]]:
     """Read the frames of all buckets.
 
@@ -227,12 +99,12 @@ def gather(source: BinaryIO, order: Order) -> tuple[int, dict[int, bytearray]]:
             keep[source_bits | slot] = kept[node].append
     records = 0
     for first in range(0, BUCKETS, order.step):
-        counts = array("I", _exactly(source, order.step * _COUNT_BYTES))
+        counts = array("I", _exactly(source, order.step * COUNT_BYTES))
         data = memoryview(_exactly(source, sum(counts) * RECORD.size))
         records += sum(counts)
         at = 0
-        for number in range(0, order.step, _ALIKE):
-            end = at + sum(counts[number : number + _ALIKE]) * RECORD.size
+        for number in range(0, order.step, ALIKE):
+            end = at + sum(counts[number : number + ALIKE]) * RECORD.size
             head = head_of(first + number)
             # 0.25 us a record; columns cut out with strides and `compress` took as long (2026-11)
             for rest, expires, tag in RECORD.iter_unpack(data[at:end]):
@@ -285,17 +157,37 @@ def _peak_bytes() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def work(sock: socket.socket, fd: int) -> None:
+    """Do one order: read it from `sock`, write the digest to the file `fd`, say what was done."""
+    with sock, sock.makefile("rb") as source:
+        try:
+            order = Order(**json.loads(source.readline()))
+            digest, built = unite(order, *gather(source, order))
+            with open(fd, "wb", closefd=False) as file:
+                file.write(pack_control(digest))
+                file.write(digest.mask.to_bytes())
+            said = asdict(built)
+        except Exception as exc:
+            said = {"problem": f"{type(exc).__name__}: {exc}"}
+            while source.read(1 << 18):  # what nobody reads would make the system discard what is said
+                pass
+        sock.sendall(json.dumps(said).encode() + b"\n")
+
+
 def main() -> int:
-    """The process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the director, which ends this one
-    source = sys.stdin.buffer
-    order = Order(**json.loads(source.readline()))
-    digest, built = unite(order, *gather(source, order))
-    with open(int(sys.argv[1]), "wb", closefd=False) as file:
-        file.write(pack_control(digest))
-        file.write(digest.mask.to_bytes())
-    print(json.dumps(asdict(built)))
-    return 0
+    """Wait for orders, until the director is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they end
+    with socket.socket(fileno=sys.stdin.fileno()) as orders:
+        while True:
+            message, fds, _, _ = socket.recv_fds(orders, 16, 2)
+            if not message:
+                return 0
+            if os.fork() == 0:
+                with contextlib.suppress(OSError):  # the director has gone, or does not want it any more
+                    work(socket.socket(fileno=fds[0]), fds[1])
+                os._exit(0)
+            for fd in fds:
+                os.close(fd)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     merged.publish_empty()       before the first worker can be asked: a 404 would cost a child five minutes
     await merged.run()           until it is cancelled
 
-It is built from keys, off the event loop (``build``), when `rebuild_s` is over, and earlier when more than a tenth of what it
+It is built from keys, off the event loop (``builder``), when `rebuild_s` is over, and earlier when more than a tenth of what it
 was built from has come or gone, or a node with all it holds.  A build that fails leaves the digest that there is; it is
 tried again, and the operator is told.
 
@@ -37,7 +37,8 @@ from digest import Digest, geometry_for, pack_digest
 from ..config import DigestConfig
 from ..handover import Published
 from ..snapshot import NodeView
-from .build import BuildError, Built, build_aside, order_for
+from .build import Built
+from .builder import Builder, BuildError, order_for
 from .holdings import MARGIN_S, Holdings
 
 # Between the end of a digest's life and the moment when a child asks for the next.  Source: Squid 5.7, peer_digest.cc,
@@ -112,6 +113,7 @@ class MergedDigest:
         self._publish = publish
         self._config = DigestConfig()
         self._names: dict[int, str] = {}
+        self._builder = Builder()
         self._wake = asyncio.Event()
         self._published: Published | None = None
         self._built: Built | None = None  # what is in it
@@ -154,7 +156,8 @@ class MergedDigest:
             os.close(fd)
 
     def close(self) -> None:
-        """Give up the descriptor; `run` must have ended."""
+        """End the process and give up the descriptor; `run` must have ended."""
+        self._builder.close()
         if self._published is not None:
             os.close(self._published.fd)
             self._published = None
@@ -231,7 +234,7 @@ class MergedDigest:
         order = order_for(holdings, self._index.live, fresh_after, config.bits_per_entry)
         fd = _memory()
         try:
-            built = await build_aside(holdings, order, fd)
+            built = await self._builder.build(holdings, order, fd)
             self._replace(fd, built, before, config.bits_per_entry)
         finally:
             os.close(fd)

@@ -1,31 +1,31 @@
-"""The digest that a process of its own builds: it has what it should, and whatever befalls the process is one error."""
+"""What the process that builds does: it keeps the right keys, tells the truth, and ends when nobody wants it."""
 
 from __future__ import annotations
 
-import asyncio
 import io
+import json
 import os
 import random
-import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
-import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachelb.cluster import build as module
-from cachelb.cluster.build import BuildError, Built, Order, build_aside, frame, gather, order_for, unite
+from cachelb.cluster.build import Order, gather, unite, work
+from cachelb.cluster.builder import frame, order_for
 from cachelb.cluster.holdings import BUCKETS, Holdings, Source, mask_of
-from digest import Digest, Geometry, build, pack_digest, parse_digest
+from digest import build, pack_digest, parse_digest
 
 NOW = 1_800_000_000
 LATER = NOW + 3600
 ALL = mask_of(range(4096))
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 def some_keys(count: int, seed: int = 0) -> list[bytes]:
@@ -49,28 +49,6 @@ def gathered(holdings: Holdings, live: int = ALL, fresh_after: int = NOW) -> dic
     order = order_for(holdings, live, fresh_after, 8)
     _, keys = gather(stream(holdings, order.step), order)
     return {node: sorted(cut(bytes(some))) for node, some in keys.items()}
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a coroutine on the standard library's event loop, and on the one that the director has."""
-
-    def in_loop(job: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if request.param == "uvloop" else None) as runner:
-            return runner.run(job)
-
-    return in_loop
-
-
-@pytest.fixture
-def fd() -> Iterator[int]:
-    number = os.memfd_create("digest")
-    yield number
-    os.close(number)
-
-
-def content(fd: int) -> Digest:
-    return parse_digest(os.pread(fd, 1 << 20, 0))
 
 
 def test_every_live_node_s_keys_arrive_whole_whatever_told_of_them():
@@ -122,17 +100,6 @@ def test_the_size_of_the_slices_changes_nothing(step: int):
     assert sorted(cut(b"".join(keys.values()))) == sorted(some_keys(500))
 
 
-@pytest.mark.parametrize(
-    ("records", "step"), [(0, 4096), (1_000_000, 2048), (5_000_000, 1024), (20_000_000, 256), (100_000_000, 64)]
-)
-def test_a_slice_is_as_much_work_however_many_records_there_are(records: int, step: int, monkeypatch: pytest.MonkeyPatch):
-    holdings = Holdings()
-    monkeypatch.setattr(Holdings, "count", lambda self: records)
-    assert order_for(holdings, ALL, NOW, 8).step == step
-    assert BUCKETS % step == 0
-    assert module.SLICE_WORK / 2 < step * (records / BUCKETS + 6) <= module.SLICE_WORK
-
-
 @pytest.mark.parametrize("missing", [1, 20, 4096, 262_144])
 def test_a_stream_that_ends_early_is_no_digest(missing: int):
     holdings = filled(some_keys(500))
@@ -170,141 +137,6 @@ def test_bit_for_bit_it_is_what_real_children_accept(bits_per_entry: int):
     assert pack_digest(digest) == pack_digest(build(b"".join(keys), bits_per_entry))
 
 
-def test_another_process_builds_it(fd: int, run: Run):
-    keys = some_keys(5000)
-    holdings = filled(keys)
-    built = run(build_aside(holdings, order_for(holdings, mask_of([0, 2]), NOW, 5), fd))
-    assert content(fd) == build(b"".join(keys[0::3] + keys[2::3]), 5)
-    assert (built.records, built.keys, built.bits_per_entry) == (5000, 3333, 5)
-    assert [(node, count) for node, count, _ in built.nodes] == [(0, 1667), (2, 1666)]
-    assert built.size_bytes == os.fstat(fd).st_size
-    assert built.cpu_s > 0
-    assert 4 << 20 < built.peak_bytes < 100 << 20
-
-
-def test_of_nothing_it_is_empty(fd: int, run: Run):
-    holdings = Holdings()
-    built = run(build_aside(holdings, order_for(holdings, 0, NOW, 16), fd))
-    assert content(fd) == Digest.empty(Geometry(1000, 16))
-    assert (built.keys, built.nodes, built.fill) == (0, [], 0.0)
-
-
-def test_the_table_may_change_while_it_is_streamed(fd: int, run: Run):
-    async def build_and_change() -> Built:
-        building = asyncio.ensure_future(build_aside(holdings, order_for(holdings, ALL, NOW, 8), fd))
-        for key in some_keys(20_000, 1):
-            holdings.add(key, 5, LATER, Source.SEEN)
-            holdings.remove(key, 5)
-            if building.done():
-                break
-            await asyncio.sleep(0)
-        return await building
-
-    keys = some_keys(3000)
-    holdings = filled(keys)
-    run(build_and_change())
-    assert content(fd).mask.contains_many(b"".join(keys)) == b"\1" * 3000
-
-
-@pytest.fixture
-def run_instead(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[subprocess.Popen[bytes]]]:
-    """``run_instead(program)``: that is what the process does; returns where the processes will be found."""
-
-    def choose(program: str) -> list[subprocess.Popen[bytes]]:
-        started = []
-
-        def start(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-            started.append(real([sys.executable, "-c", program], **options))  # type: ignore[call-overload]
-            return started[-1]
-
-        real = subprocess.Popen
-        monkeypatch.setattr(module.subprocess, "Popen", start)
-        return started
-
-    return choose
-
-
-def failure(fd: int, run: Run) -> str:
-    holdings = filled(some_keys(3000))
-    with pytest.raises(BuildError) as problem:
-        run(build_aside(holdings, order_for(holdings, ALL, NOW, 8), fd))
-    return str(problem.value)
-
-
-READ_ALL = "import os, sys, time; sys.stdin.buffer.read(1_000_000);"
-
-
-@pytest.mark.parametrize(
-    ("program", "text"),
-    [
-        ("", "said: nothing"),
-        ("raise MemoryError('no room')", "exit status 1 and said: MemoryError: no room"),
-        ("import sys; sys.exit(3)", "exit status 3 and said: nothing"),
-        ("import os; os.kill(os.getpid(), 9)", "killed by signal 9"),
-        (f"{READ_ALL} os.kill(os.getpid(), 9)", "killed by signal 9"),
-        (f"{READ_ALL} print('hello')", "said: hello"),
-        (f"{READ_ALL} print('{{}}')", "said: {}"),
-        (f"{READ_ALL} print('[1]')", "said: [1]"),
-        (f"{READ_ALL} os.write(1, bytes(range(256)) * 1000)", "said: "),
-    ],
-)
-def test_however_the_process_ends_there_is_one_error(
-    program: str, text: str, fd: int, run: Run, run_instead: Callable[[str], list[subprocess.Popen[bytes]]]
-):
-    processes = run_instead(program)
-    assert text in failure(fd, run)
-    assert processes[0].returncode is not None
-
-
-@pytest.mark.parametrize("program", ["import time; time.sleep(60)", f"{READ_ALL} time.sleep(60)"])
-def test_a_process_that_hangs_is_killed_in_time(
-    program: str, fd: int, run: Run, run_instead: Callable[[str], list[subprocess.Popen[bytes]]], monkeypatch: pytest.MonkeyPatch
-):
-    processes = run_instead(program)
-    monkeypatch.setattr(module, "LIMIT_S", 0.3)
-    assert failure(fd, run) == "not built within 0 s"
-    assert processes[0].returncode == -signal.SIGKILL
-
-
-def test_a_process_that_cannot_be_started_is_an_error_too(fd: int, run: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert failure(fd, run) == "the process that builds: No such file or directory"
-
-
-@pytest.mark.parametrize("is_started", [False, True])
-def test_whoever_is_cancelled_leaves_nothing(
-    is_started: bool, fd: int, run: Run, run_instead: Callable[[str], list[subprocess.Popen[bytes]]]
-):
-    async def cancel() -> None:
-        building = asyncio.ensure_future(build_aside(holdings, order_for(holdings, ALL, NOW, 8), fd))
-        while is_started and not processes:  # noqa: ASYNC110  what it waits for happens in the code under test
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0)
-        building.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await building
-
-    holdings = filled(some_keys(100))
-    processes = run_instead("import time; time.sleep(60)")
-    before = sorted(os.listdir("/proc/self/fd"))
-    run(cancel())
-    assert [process.returncode for process in processes] == [-signal.SIGKILL]
-    assert sorted(os.listdir("/proc/self/fd")) == before
-
-
-def test_the_process_is_nice_from_the_start(fd: int, run: Run, run_instead: Callable[[str], list[subprocess.Popen[bytes]]]):
-    run_instead(f"{READ_ALL} sys.exit(os.nice(0))")
-    assert f"exit status {os.nice(0) + module.NICE}" in failure(fd, run)
-
-
-def test_the_process_ends_when_the_director_is_gone(fd: int):
-    process = subprocess.Popen([sys.executable, "-m", module.__name__, str(fd)], stdin=-1, stderr=-1, pass_fds=[fd])
-    _, said = process.communicate(b'{"bits_per_entry": 8, "fresh_after": 1, "nodes": [[0, 0]], "step": 1024}\nabc', 20)
-    assert process.returncode == 1
-    assert said.splitlines()[-1] == b"EOFError: the stream ended 4093 bytes early"
-    assert os.fstat(fd).st_size == 0
-
-
 def test_peak_memory_is_this_process_s():
     before = module._peak_bytes()
     data = b"x" * (before + (32 << 20))
@@ -312,15 +144,56 @@ def test_peak_memory_is_this_process_s():
     assert data
 
 
-def test_others_get_their_turn_between_two_slices(fd: int, run: Run):
-    async def turns() -> int:
-        count = 0
-        building = asyncio.ensure_future(build_aside(holdings, order_for(holdings, ALL, NOW, 8), fd))
-        while not building.done():
-            await asyncio.sleep(0.001)
-            count += 1
-        await building
-        return count
+@pytest.fixture
+def fd() -> Iterator[int]:
+    number = os.memfd_create("digest")
+    yield number
+    os.close(number)
 
-    holdings = filled(some_keys(100))
-    assert run(turns()) >= BUCKETS / 4096 / 2
+
+def said_to(data: bytes, fd: int) -> dict[str, object]:
+    """What `work` says when the director sends this and then no more."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        worker = threading.Thread(target=work, args=(theirs, fd))
+        worker.start()
+        ours.sendall(data)
+        ours.shutdown(socket.SHUT_WR)
+        with ours.makefile("rb") as stream:
+            said: dict[str, object] = json.loads(stream.readline())
+        worker.join()
+    return said
+
+
+def test_an_order_is_done_and_told(fd: int):
+    keys = some_keys(300)
+    holdings = filled(keys)
+    order = order_for(holdings, ALL, NOW, 8)
+    said = said_to(json.dumps(asdict(order)).encode() + b"\n" + stream(holdings, order.step).getvalue(), fd)
+    assert parse_digest(os.pread(fd, 1 << 16, 0)) == build(b"".join(keys), 8)
+    assert (said["keys"], said["size_bytes"]) == (300, os.fstat(fd).st_size)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "JSONDecodeError: Expecting value"),
+        (b"{}\n", "TypeError: Order.__init__() missing 4 required"),
+        (
+            b'{"bits_per_entry": 8, "fresh_after": 1, "nodes": [], "step": 1024}\nabc',
+            "EOFError: the stream ended 4093 bytes early",
+        ),
+        (b"hello\n" + bytes(1 << 20), "JSONDecodeError: Expecting value"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_one_line(data: bytes, problem: str, fd: int):
+    assert str(said_to(data, fd)["problem"]).startswith(problem)
+    assert os.fstat(fd).st_size == 0
+
+
+def test_the_process_ends_when_the_director_is_gone():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = subprocess.Popen([sys.executable, "-m", module.__name__], stdin=theirs.fileno())
+    theirs.close()
+    ours.close()
+    assert process.wait(20) == 0

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from cachelb.cluster import merged as module
-from cachelb.cluster.build import BuildError, Built, Order
+from cachelb.cluster.build import Built, Order
+from cachelb.cluster.builder import Builder, BuildError
 from cachelb.cluster.holdings import Holdings, Source, mask_of
 from cachelb.cluster.merged import LATER_SHARE, MOVED_MIN, REST_PER_BUILD, SOONEST_S, MergedDigest, margin_s, wait_s
 from cachelb.config import DigestConfig
@@ -275,15 +276,15 @@ def test_a_key_that_was_purged_is_not_in_the_next(subject: Callable[..., Subject
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[BuildError | Callable[[int], Built] | None]:
     """What the next builds do, in order: fail, something else, or build."""
     plan: list[Any] = []
-    real = module.build_aside
+    real = Builder.build
 
-    async def build_instead(holdings: Holdings, order: Order, fd: int) -> Built:
+    async def build_instead(self: Builder, holdings: Holdings, order: Order, fd: int) -> Built:
         what = plan.pop(0) if plan else None
         if isinstance(what, BuildError):
             raise what
-        return await real(holdings, order, fd) if what is None else what(fd)
+        return await real(self, holdings, order, fd) if what is None else what(fd)
 
-    monkeypatch.setattr(module, "build_aside", build_instead)
+    monkeypatch.setattr(Builder, "build", build_instead)
     return plan
 
 

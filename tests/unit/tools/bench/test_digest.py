@@ -14,6 +14,7 @@ from cachelb.tools.bench import digest as bench
 from cachelb.tools.bench.digest import NODES, URLS, Turn, ask, build_once, filled, measure, memory, render, url
 from cachelb.tools.bench.processes import BenchError
 
+from cachelb.cluster.builder import Builder
 from digest import store_key
 from icp.packet import Opcode, pack_reply, parse_query
 
@@ -51,7 +52,9 @@ def test_half_of_the_urls_are_held_and_all_keys_are_there():
 
 
 def test_a_build_is_of_everything():
-    figures = asyncio.run(build_once(filled(3000)))
+    builder = Builder()
+    figures = asyncio.run(build_once(builder, filled(3000)))
+    builder.close()
     assert figures["keys"] == 3000
     assert figures["digest_mb"] == pytest.approx(0.003128)
     assert 0.3 < figures["fill"] < 0.5
