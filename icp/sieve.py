@@ -3,8 +3,8 @@
     attach(sock, ICP)     # from now on only what may be a query comes through
     detach(sock)
 
-A bad packet that reaches us costs a fifth of a good query, one that the program drops costs us nothing: the program runs where
-the packet comes in.  But then nobody can say what was wrong with it, so ``service`` attaches it in a flood only.  Whoever may
+A bad packet that reaches us costs 0.4 times what a query costs, one that the program drops costs us nothing: the program runs
+where the packet comes in.  But then nobody can say what was wrong with it, so ``service`` attaches it in a flood only.  Whoever may
 use a socket may do this; no privilege is needed.
 
 ICP and HTCP let pass all that ``answer`` and ``answer_htcp`` reply to.  They look at lengths, version, opcode, and reqnum or

@@ -13,6 +13,16 @@ charged the process (schedstat), so it does not depend on who else is busy; the 
 Our lookup is the director's own (``cluster.index``), with 100,000 keys.  "squid" logs every query, as it does unless told
 otherwise; its log's helper process is not charged.  "silent" logs nothing, as we do.
 
+2026-11, Squid 5.7 of Debian 12, ratios to "squid" / to "silent":
+
+                     rate          CPU
+    32 under way     1.05 / 0.92   0.95 / 1.12
+    pushed           1.22 / 1.07   0.84 / 0.95     with Debian's Python, which is built better: 1.30 / 1.15, 0.77 / 0.88
+    one at a time    1.0  / 0.8    1.1  / 1.3
+    with garbage     1.45 / 1.28   0.70 / 0.78     CPU per answer +0 %, of the Squids +30 to +38 %
+
+Of our 9.5 us the kernel takes 4, the lookup 2.5, all else 3.
+
 Left out: HTTP load at the same time (``icp_http``), forward mode.
 """
 
