@@ -5,7 +5,7 @@
 Linux gives all that want to run turns of the same length, some ms; who wakes up may have to wait until another one has had
 his.  Whoever asks for short turns may interrupt longer ones (since 6.12), as long as he does not use more than his share.  No
 privilege is needed.  Of 740 times that the supervisor woke up beside a worker at full load it had to wait for it for more
-than 0.5 ms 11 to 25 times, and with short turns once to four times (2026-11, Linux 6.18, perf sched).
+than 0.5 ms 11 to 25 times, and with short turns at most 6 times (2026-11, Linux 6.18, perf sched).
 
 Left out: real-time scheduling and negative nice values, which need one; an operator can give them (systemd: ``Nice=``).
 

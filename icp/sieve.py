@@ -4,8 +4,8 @@
     detach(sock)
 
 A bad packet that reaches us costs 0.4 times what a query costs, one that the program drops costs us nothing: the program runs
-where the packet comes in.  But then nobody can say what was wrong with it, so ``service`` attaches it in a flood only.  Whoever may
-use a socket may do this; no privilege is needed.
+where the packet comes in.  But then nobody can say what was wrong with it, so ``service`` attaches it in a flood only.  Whoever
+may use a socket may do this; no privilege is needed.
 
 ICP and HTCP let pass all that ``answer`` and ``answer_htcp`` reply to.  They look at lengths, version, opcode, and reqnum or
 flags; who sent it, and the URL, are none of their business.
