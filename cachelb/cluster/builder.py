@@ -4,7 +4,7 @@
     built = await builder.build(holdings, order_for(holdings, live, fresh_after, bits_per_entry), fd)
     builder.close()
 
-The process is started once and stays: 16 MB that do nothing, nice, and a fork of theirs for each build.  Why:
+The process is started once and stays: 13 MB that do nothing, nice, and a fork of theirs for each build.  Why:
 
 - a thread would hold up the event loop for 5 ms again and again (see ``digest.merge``);
 - fork() of the director takes 15 ms at 3 million keys, which is how uvloop starts programs, and then copies what changes;
