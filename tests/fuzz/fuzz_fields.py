@@ -68,7 +68,7 @@ ONCE = {
 DROPPED = re.compile(
     rb"(?i:host|transfer-encoding|connection|proxy-connection|upgrade|expect|max-forwards|x-forwarded-for|keep-alive|te|trailer)"
 )
-is_block = re.compile(rb"(?:%b)*+" % FIELD).fullmatch
+is_block = re.compile(rb"(?:%b)*" % FIELD).fullmatch
 
 
 def make(chance: random.Random) -> bytes:
