@@ -17,6 +17,7 @@ from cachelb.http.framing import request_body
 from cachelb.http.head import Limits, scan_request
 from cachelb.relay.plan import OWNERS, BlockPlan, LinePlan, Planner, plan_settings
 from cachelb.routing.classify import Kind
+from cachelb.routing.guard import is_within
 from cachelb.routing.ring import Member
 from cachelb.routing.route import NodeState, admission, pick
 from cachelb.routing.table import make_table
@@ -112,7 +113,7 @@ def explain(
         BadQuestionError: There is a line break in it, ``client`` is no address, a header is none.
     """
     try:
-        address = ip_address(client)
+        ip_address(client)
     except ValueError as exc:
         raise BadQuestionError(f"{client!r} is not the IP address of a client") from exc
     states = states or {}
@@ -126,8 +127,8 @@ def explain(
             raise BadRequest(Reason.BAD_REQUEST, "this is not one request")
         block = question.planner.plan_block(head.block)
         line = question.planner.plan_line(head, block.fields.host)
-        may_purge = any(address in network for network in config.access.purge)
-        if not (method == "PURGE" and may_purge) and not any(address in network for network in config.access.allow):
+        may_purge = method == "PURGE" and is_within(client, config.access.purge)
+        if not may_purge and not is_within(client, config.access.allow):
             return question.refused(Reason.ACCESS_DENIED, f"{client} is in no network of [access] allow")
         request_body(head, block.fields)
     except BadRequest as exc:

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from cachelb import control
@@ -28,6 +27,7 @@ from cachelb.cluster.purge import Purger
 from cachelb.cluster.storelogs import StoreLogs
 from cachelb.counters import PEERS
 from cachelb.listen import cannot_listen
+from cachelb.routing.guard import is_within
 from icp import sieve
 from icp.answer import Answerer
 from icp.answer_htcp import HtcpAnswerer
@@ -185,10 +185,10 @@ class OneCache:
 
     def _may_ask(self, source: str) -> bool:
         networks = self.config.icp.allow
-        return _is_within(source, self.config.access.allow if networks is None else networks)
+        return is_within(source, self.config.access.allow if networks is None else networks)
 
     def _may_purge(self, source: str) -> bool:
-        return _is_within(source, self.config.access.purge)
+        return is_within(source, self.config.access.purge)
 
     # -- for the operator
 
@@ -239,8 +239,3 @@ def _listening(address: Address) -> Iterator[None]:
         yield
     except OSError as exc:
         raise cannot_listen(address, exc, "u") from exc
-
-
-def _is_within(source: str, networks: Sequence[Any]) -> bool:
-    address = ip_address(source.partition("%")[0])
-    return any(address in network for network in networks)

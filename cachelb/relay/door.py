@@ -7,7 +7,6 @@ limit gets that answer at once, without a request being read.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import resource
 import socket
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from cachelb.errors import Reason
 from cachelb.listen import BACKLOG
 from cachelb.relay import pages
 from cachelb.relay.client import Client
+from cachelb.routing.guard import is_within
 
 if TYPE_CHECKING:
     from cachelb.config import Config, Network
@@ -153,8 +153,7 @@ def _is_in(ip: str, networks: Iterable[Network], known: dict[str, bool]) -> bool
     """Whether an address is in one of the networks; ``known`` remembers."""
     found = known.get(ip)
     if found is None:
-        address = ipaddress.ip_address(ip.partition("%")[0])
-        found = any(address in network for network in networks)
+        found = is_within(ip, networks)
         if len(known) >= KNOWN_MAX:
             known.clear()
         known[ip] = found

@@ -1,4 +1,4 @@
-"""Which addresses "direct" may connect to.
+"""Which addresses "direct" may connect to, and whether an address is within given networks.
 
 A proxy that connects wherever a client says is a way into the network it stands in: cloud metadata services, routers,
 databases on loopback.  Unless the operator allows it, only globally reachable unicast addresses are connected to, and never
@@ -14,6 +14,12 @@ from collections.abc import Iterable
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # RFC 4291, 2.4; Python calls ::127.0.0.1 and fec0::1 global
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")  # RFC 3056: an IPv4 address in bits 16 to 47
+
+
+def is_within(address: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    """Whether ``address`` (an IP literal, with a zone or without) is in one of ``networks``."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return any(ip in network for network in networks)
 
 
 def forbidden(address: str, *, allow_private: bool) -> str:
