@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from cachelb.routing.learned import Lesson
@@ -90,16 +91,14 @@ def pack_seen(seen: list[Seen]) -> bytes:
     return b"".join([_SEEN.pack(slot, expires, len(url)) + url for slot, expires, url in seen])
 
 
-def unpack_seen(payload: bytes) -> list[Seen]:
-    """Read what ``pack_seen`` wrote."""
-    seen = []
+def unpack_seen(payload: bytes) -> Iterator[Seen]:
+    """Read what ``pack_seen`` wrote, one by one: there may be thousands."""
     at = 0
     while at < len(payload):
         slot, expires, size = _SEEN.unpack_from(payload, at)
         at += _SEEN.size
-        seen.append(Seen(slot, expires, payload[at : at + size]))
+        yield Seen(slot, expires, payload[at : at + size])
         at += size
-    return seen
 
 
 def pack_purge(purge: Purge) -> bytes:

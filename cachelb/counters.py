@@ -163,6 +163,7 @@ PEERS: tuple[Counter, ...] = (
             "excess": "too many in a datagram",
         }.items()
     ),
+    Counter("index_overloads", "counter", "messages", "what workers saw, not taken in because too much of it waited"),
     Counter("index_keys", "gauge", "objects", "objects in the index, counted once for each node that holds them"),
 )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cachelb import control
 from cachelb.cluster.forward import Forward
 from cachelb.cluster.index import Index
+from cachelb.cluster.intake import Intake
 from cachelb.cluster.keeper import Keeper
 from cachelb.cluster.merged import MergedDigest
 from cachelb.cluster.nodedigests import NodeDigests
@@ -60,6 +61,7 @@ class OneCache:
         self.workers: Workers | None = None
         self.keeper = Keeper(config.index, slots)
         self.index = Index(self.keeper.load(), time.time)
+        self.intake = Intake(self.index)
         self.owners = Owners()
         self.purger = Purger(self.index, self.owners)
         self.forward = Forward(self.index, self.owners)
@@ -137,6 +139,7 @@ class OneCache:
             service.close()
         for task in self._tasks:
             task.cancel()
+        self.intake.close()
         self.store_logs.close()
         self.forward.close()
         self.purger.close()
@@ -175,7 +178,7 @@ class OneCache:
     def heard(self, worker: Worker, kind: bytes, payload: bytes) -> None:
         """A worker has said something that is not about itself."""
         if kind == control.SEEN:
-            self.index.saw(control.unpack_seen(payload))
+            self.intake.take(payload)
         elif kind == control.PURGE:
             self._do(self._purge(worker, control.unpack_purge(payload)))
 
@@ -201,7 +204,7 @@ class OneCache:
             "forward": (self.forward.counters(),),
             "purge": (self.purger.counters(),),
             "store_log": (self.store_logs.counters(),),
-            "index": ({"keys": self.index.holdings.count()},),
+            "index": ({"keys": self.index.holdings.count(), "overloads": self.intake.overloads},),
         }
         for prefix, groups in sources.items():
             for group in groups:

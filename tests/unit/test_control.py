@@ -64,7 +64,7 @@ seen = st.builds(control.Seen, st.integers(0, 65535), st.integers(0, 2**32 - 1),
 
 @given(st.lists(seen, max_size=10))
 def test_what_was_seen_survives(seen):
-    assert control.unpack_seen(control.pack_seen(seen)) == seen
+    assert list(control.unpack_seen(control.pack_seen(seen))) == seen
 
 
 @given(st.builds(control.Purge, st.integers(0, 2**64 - 1), st.binary(max_size=300), st.binary(max_size=300)))

@@ -130,6 +130,21 @@ def test_peers_are_told_what_workers_saw():
     run(test)
 
 
+def test_thousands_of_sightings_do_not_hold_up_the_event_loop():
+    async def test(stage: Stage) -> None:
+        urls = [b"http://a.test/%d" % number for number in range(4000)]
+        stage.tell(*(control.Seen(0, fresh(0).expires, url) for url in urls))
+        assert 0 < stage.subject.counters()["index_keys"] < 1000
+        turns = 0
+        while stage.subject.counters()["index_keys"] < 4000:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns > 10
+        assert stage.subject.counters()["index_overloads"] == 0
+
+    run(test)
+
+
 def test_nothing_is_to_be_fetched_before_the_workers_are_ready_nor_from_a_dead_farm():
     async def test(stage: Stage) -> None:
         stage.tell(fresh(0))
