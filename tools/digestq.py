@@ -187,11 +187,12 @@ def _read(name: str) -> bytes:
         with Path(name).open("rb") as file:
             return file.read(limit + 1)  # one byte too many is enough to be refused
     except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
-        hint = "" if not _looks_like_a_cache(name) else f"; a cache is written http://{name.removeprefix('https://')}"
+        is_cache = isinstance(problem, FileNotFoundError) and _looks_like_a_cache(name)
+        hint = "" if not is_cache else f"; a cache is written http://{name.removeprefix('https://')}"
         raise Refusal(f"{name}: {getattr(problem, 'strerror', None) or problem}{hint}", TROUBLE) from None
 
 
-_looks_like_a_cache = re.compile(r"https://\S+|[^/\s]+:[0-9]+/?").fullmatch
+_looks_like_a_cache = re.compile(r"https://\S+|[^/\s]+:[0-9]+/?|[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*").fullmatch
 
 
 def _fetch(url: str, timeout_s: float) -> Fetched:

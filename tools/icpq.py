@@ -193,8 +193,10 @@ def resolve(server: str, default_port: int = ICP_PORT) -> Address:
     if "/" in server:
         raise Trouble(f"{server}: write HOST or HOST:PORT; the port is that of ICP, {default_port} unless given")
     if server.startswith("["):
-        host, _, rest = server[1:].partition("]")
+        host, bracket, rest = server[1:].partition("]")
         port = rest.removeprefix(":")
+        if not bracket or rest[:1] not in ("", ":"):
+            raise Trouble(f"{server}: write [ADDRESS] or [ADDRESS]:PORT")
     elif server.count(":") > 1:
         host, port = server, ""
     else:

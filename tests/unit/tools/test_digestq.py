@@ -151,6 +151,7 @@ def test_bytes_that_are_no_digest_are_a_no(tmp_path: Path, data: bytes, capsys: 
     [
         (["/nonexistent/x"], "x: No such file or directory\n"),
         (["10.0.0.11:3128"], "a cache is written http://10.0.0.11:3128\n"),
+        (["director.example.org"], "a cache is written http://director.example.org\n"),
         (["https://10.0.0.11"], "a cache is written http://10.0.0.11\n"),
         (["/"], "Is a directory"),
         (["a\0b"], "null byte"),

@@ -171,6 +171,8 @@ def test_the_source_address_can_be_chosen(cache: Cache):
         (["127.0.0.1:x", "http://a/"], "the port must be a number"),
         (["127.0.0.1:70000", "http://a/"], "the port must be a number"),
         (["127.0.0.1", "--raw", "x" * 8192], "8192 bytes; ICP carries at most 8191"),
+        (["[::1", "http://a/"], "write [ADDRESS] or [ADDRESS]:PORT"),
+        (["[::1]9", "http://a/"], "write [ADDRESS] or [ADDRESS]:PORT"),
         (["a..b", "http://a/"], "no address found"),
         (["", "http://a/"], "no host: no address found"),
         (["http://127.0.0.1:3128", "http://a/"], "write HOST or HOST:PORT"),
