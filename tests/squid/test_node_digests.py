@@ -13,7 +13,7 @@ import uvloop
 
 from cachelb.cluster.holdings import Holdings
 from cachelb.cluster.index import Index
-from cachelb.cluster.nodedigests import NodeDigests
+from cachelb.cluster.nodedigests import DATE_S, NodeDigests
 from cachelb.control import Seen
 from cachelb.demo.farm import Squid, SquidFarm
 from cachelb.demo.origin import OriginProcess
@@ -22,6 +22,7 @@ from cachelb.routing.route import NodeState
 from cachelb.snapshot import NodeView
 
 REBUILD_S = 10  # of the farm's nodes
+LATE_S = 5.0  # a digest that is overdue is asked for again (schedule)
 PATIENCE_S = 3.5 * REBUILD_S  # of two digests, and one that was made when this began
 FRESH_S = 3600  # of what the origin calls static
 
@@ -155,6 +156,25 @@ def test_a_node_restarted_with_an_emptied_cache_holds_nothing_at_once(
     caplog.set_level("INFO")
     play(own_farm(2), origin, scenario)
     assert "node cache1 was emptied: 100 objects forgotten" in caplog.messages
+
+
+def test_a_node_that_was_emptied_unnoticed_holds_nothing_with_its_next_digest(
+    own_farm: Callable[..., SquidFarm], origin: OriginProcess
+):
+    """Restarted between two probes, without a store log."""
+
+    async def scenario(front: Front) -> None:
+        urls = await front.warm("emptied", 100)
+        await front.waits(lambda: front.status().get("confirmed") == 100)
+        # a digest made within a second of the last trial might be older than it: HTTP's dates have whole seconds
+        await front.waits(lambda: time.time() > front.digests._nodes[0].tried_at + 2 * DATE_S)
+        await front.restart(Squid.empty)
+        begin = time.monotonic()
+        await front.waits(lambda: front.status().get("verdict") == "emptied")
+        assert front.known(urls) == []
+        assert time.monotonic() - begin < REBUILD_S + LATE_S
+
+    play(own_farm(1), origin, scenario)
 
 
 def test_a_node_restarted_with_its_disk_intact_still_holds_it(own_farm: Callable[..., SquidFarm], origin: OriginProcess):
