@@ -129,7 +129,8 @@ def as_text(answer: dict[str, Any]) -> str:
         f"false positives   {answer['false_positives']:.2%} (estimated)",
     ]
     if "fresh_s" in answer:
-        age = f"the next one is due {answer['fresh_s']:.0f} s after this answer" if answer["fresh_s"] else "no Expires"
+        due_s = answer["fresh_s"]
+        age = f"the next one is due {due_s:.0f} s after this answer" if due_s else "no Expires, or the next one is due"
         lines.append(f"made              {answer['last_modified'] or 'no Last-Modified'}; {age}")
     lines += [f"{'yes' if url['contained'] else 'no':4}{url['key']} {url['url']}" for url in answer["urls"]]
     return "\n".join(lines)
