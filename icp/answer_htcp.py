@@ -15,9 +15,21 @@ from typing import Any
 
 from .errors import BadPacket, BadUrl, Fault
 from .guard import Sources
-from .htcp import CLR_ABSENT, CLR_GONE, TST_HIT, TST_MISS, Detail, HtcpOpcode, HtcpQuery, HtcpReply, pack_reply, parse_query
+from .htcp import (
+    CLR_ABSENT,
+    CLR_GONE,
+    CLR_KEPT,
+    TST_HIT,
+    TST_MISS,
+    Detail,
+    HtcpOpcode,
+    HtcpQuery,
+    HtcpReply,
+    pack_reply,
+    parse_query,
+)
 
-Clear = Callable[[bytes], Coroutine[Any, Any, int]]
+Clear = Callable[[bytes], Coroutine[Any, Any, int | None]]
 
 _NO_DETAIL = Detail()
 _HEARD_OF = (b"GET", b"HEAD", b"PURGE")  # what a cache can hold; PURGE is what Squid says in a CLR
@@ -29,11 +41,12 @@ class HtcpOutcome(IntEnum):
     HIT = 0
     MISS = 1
     CLEARED = 2  # CLR, and a node had it
-    ABSENT = 3  # CLR, and no node had it, or none answered
-    REFUSED = 4
-    LIMITED = 5
-    BAD = 6
-    FAILED = 7
+    ABSENT = 3  # CLR, and no node had it
+    KEPT = 4  # CLR, and some node may still have it
+    REFUSED = 5
+    LIMITED = 6
+    BAD = 7
+    FAILED = 8
 
 
 class HtcpAnswerer:
@@ -43,7 +56,8 @@ class HtcpAnswerer:
 
     Args:
         holds: url -> bool | None, as for ICP.
-        clear: Has a URL forgotten everywhere and returns how many nodes had it; ends by itself.  None: no CLR here.
+        clear: Has a URL forgotten everywhere and returns how many nodes had it, or None if not all that may have it have
+            confirmed; ends by itself.  None: no CLR here.
         allowed, rate_per_s, burst: Who may ask and how often.
         may_clear: Who may send CLR as well; default: nobody, for a forged one empties the caches.
         clear_rate_per_s: CLR of one source; each costs a packet to several nodes.
@@ -125,16 +139,22 @@ class HtcpAnswerer:
 
     async def _cleared(self, query: HtcpQuery, clear: Clear) -> bytes | None:
         try:
-            is_gone = await clear(query.what.url) > 0
+            found = await clear(query.what.url)
         except BadUrl:
-            is_gone = False
+            found = 0
         except Exception as problem:
             self._failed(problem)
-            is_gone = False
-        self.counts[HtcpOutcome.CLEARED if is_gone else HtcpOutcome.ABSENT] += 1
+            found = None
+        if found is None:
+            outcome, response = HtcpOutcome.KEPT, CLR_KEPT
+        elif found:
+            outcome, response = HtcpOutcome.CLEARED, CLR_GONE
+        else:
+            outcome, response = HtcpOutcome.ABSENT, CLR_ABSENT
+        self.counts[outcome] += 1
         if not query.wants_reply:
             return None
-        return pack_reply(HtcpReply(HtcpOpcode.CLR, query.msg_id, CLR_GONE if is_gone else CLR_ABSENT, minor=query.minor))
+        return pack_reply(HtcpReply(HtcpOpcode.CLR, query.msg_id, response, minor=query.minor))
 
     def _failed(self, problem: Exception) -> None:
         self.problem = problem

@@ -25,7 +25,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from . import htcp, packet
 from .errors import BadPacket
-from .htcp import CLR_GONE, HtcpOpcode, HtcpQuery, HtcpReply, Specifier
+from .htcp import HtcpOpcode, HtcpQuery, HtcpReply, Specifier
 from .packet import Message
 
 MAX_UNDER_WAY = 8192  # queries; more than a ring of that many numbers in Squid remembers
@@ -179,14 +179,14 @@ class HtcpClient(_Client[HtcpReply]):
         query = HtcpQuery(HtcpOpcode.TST, number, Specifier(method, url, b"1/1", headers))
         return await self._ask(address, number, htcp.pack_query(query), timeout_s)
 
-    async def clear(self, address: Address, url: bytes, timeout_s: float, *, reason: int = 0) -> bool | None:
-        """CLR: have `url` forgotten.  True: it was there and is gone; False: it was not; None: no answer."""
+    async def clear(self, address: Address, url: bytes, timeout_s: float, *, reason: int = 0) -> int | None:
+        """CLR: have `url` forgotten.  Returns the response: CLR_GONE, CLR_KEPT (not everywhere), CLR_ABSENT; None: no answer."""
         number = self._number(2**32)
         query = HtcpQuery(HtcpOpcode.CLR, number, Specifier(b"GET", url), reason=reason)
         answer = await self._ask(address, number, htcp.pack_query(query), timeout_s)
         if answer is None or answer.reply.opcode is not HtcpOpcode.CLR or answer.reply.is_refusal:
             return None
-        return answer.reply.response == CLR_GONE
+        return answer.reply.response
 
     def _read(self, datagram: bytes) -> tuple[int, HtcpReply]:
         reply = htcp.parse_reply(datagram)

@@ -4,10 +4,10 @@
     cachelb-icpq 10.0.0.11:3130 http://example.com/a --count 1000
     cachelb-icpq '[2001:db8::1]:3130' - --json < urls.txt     one URL per line
     cachelb-icpq 10.0.0.11 http://example.com/a --htcp        by HTCP (TST), port 4827
-    cachelb-icpq 10.0.0.11 http://example.com/a --clear       by HTCP (CLR): forget it; GONE or ABSENT
+    cachelb-icpq 10.0.0.11 http://example.com/a --clear       by HTCP (CLR): forget it; GONE, ABSENT or KEPT
 
-Exit status: 0 every answer is HIT, or GONE; 1 some answer is another one: MISS, MISS_NOFETCH, DENIED, ERR, ABSENT; 2 some
-query had no answer, or wrong usage.
+Exit status: 0 every answer is HIT, or GONE; 1 some answer is another one: MISS, MISS_NOFETCH, DENIED, ERR, ABSENT, KEPT; 2
+some query had no answer, or wrong usage.
 
 Squid looks up the bytes that it is sent, so URLs are written as it stores them (host in lower case, no default port) unless
 --raw is given.  By HTCP, silence may also mean that this address may not ask.
@@ -30,12 +30,13 @@ from typing import Any, NamedTuple
 from cachelb.errors import BadRequest
 from cachelb.http.url import parse_absolute
 from icp.client import Answer, HtcpClient, IcpClient
-from icp.htcp import TST_HIT, HtcpOpcode, HtcpQuery, HtcpReply, Specifier
+from icp.htcp import CLR_ABSENT, CLR_GONE, CLR_KEPT, TST_HIT, HtcpOpcode, HtcpQuery, HtcpReply, Specifier
 from icp.htcp import pack_query as pack_htcp
 from icp.packet import MAX_URL, SRC_RTT, Message, pack_query
 
 ALL_HIT, NOT_ALL, TROUBLE = 0, 1, 2
 GOOD = {"HIT", "GONE"}
+CLEARED = {CLR_GONE: "GONE", CLR_KEPT: "KEPT", CLR_ABSENT: "ABSENT"}
 ICP_PORT, HTCP_PORT = 3130, 4827
 MAX_COUNT = 1_000_000
 REFUSAL_WAIT_S = 0.3  # for the ICMP message that nothing listens: it comes within a round trip, or never
@@ -229,10 +230,10 @@ def _tested(url: bytes, answer: Answer[HtcpReply] | None) -> Result:
 
 async def _cleared(htcp: HtcpClient, address: Address, url: bytes, timeout_s: float) -> Result:
     start = time.perf_counter()
-    is_gone = await htcp.clear(address, url, timeout_s)
-    if is_gone is None:
+    response = await htcp.clear(address, url, timeout_s)
+    if response is None:
         return Result(url.decode("latin-1"), None, None)
-    return Result(url.decode("latin-1"), "GONE" if is_gone else "ABSENT", (time.perf_counter() - start) * 1000)
+    return Result(url.decode("latin-1"), CLEARED.get(response, f"response {response}"), (time.perf_counter() - start) * 1000)
 
 
 def _wanted(urls: Sequence[str]) -> list[bytes]:

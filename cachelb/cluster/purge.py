@@ -153,13 +153,15 @@ class Purger:
         except BadUrl as problem:
             return _refused(f"the URL cannot be understood: {problem}")
 
-    async def clear(self, url: bytes) -> int:
-        """``purge`` as ``icp.answer_htcp`` wants it: how many nodes had it.
+    async def clear(self, url: bytes) -> int | None:
+        """``purge`` as ``icp.answer_htcp`` wants it: how many nodes had it; None: some that may have it have not confirmed.
 
         Raises:
             BadUrl: It cannot be understood.
         """
-        return (await self._purge(url, b"")).found
+        purged = await self._purge(url, b"")
+        is_done = purged.confirmed == purged.asked and (purged.asked or not purged.problems)
+        return purged.found if is_done else None
 
     def returned(self, slot: int) -> None:
         """The node in `slot` answers again: tell it at once what it has missed."""

@@ -17,7 +17,7 @@ from cachelb.demo.traffic import Errand, run_errands
 from icp.answer import Answerer, Outcome
 from icp.answer_htcp import HtcpAnswerer, HtcpOutcome
 from icp.client import HtcpClient, IcpClient
-from icp.htcp import TST_HIT, TST_MISS
+from icp.htcp import CLR_ABSENT, CLR_GONE, TST_HIT, TST_MISS
 from icp.packet import SRC_RTT, Opcode
 from icp.service import Answer, Service
 
@@ -171,8 +171,8 @@ def test_a_real_node_answers_and_clears_by_htcp(own_farm: Callable[..., SquidFar
             with_headers = await client.test(address, url, 5, headers=b"Accept: */*\r\n")
             assert with_headers is not None
             assert with_headers.reply.response == TST_HIT
-            assert await client.clear(address, url, 5) is True
-            assert await client.clear(address, url, 5) is False
+            assert await client.clear(address, url, 5) == CLR_GONE
+            assert await client.clear(address, url, 5) == CLR_ABSENT
             gone, there = await client.test(address, url, 5), await client.test(address, other, 5)
             assert gone is not None
             assert there is not None

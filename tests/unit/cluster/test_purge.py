@@ -233,6 +233,21 @@ def test_a_node_that_refuses_is_a_problem_told_once_a_minute(caplog: pytest.LogC
     run(scenario())
 
 
+@pytest.mark.parametrize("why", ["one refuses", "none is in service"])
+def test_htcp_is_not_told_that_it_is_done_while_a_node_may_have_it(why: str):
+    async def scenario() -> None:
+        async with farm_of(2) as farm:
+            farm.hold(URL, *farm.nodes)
+            if why == "one refuses":
+                farm.nodes[0].status = 403
+            else:
+                farm.nodes[0].state = farm.nodes[1].state = "dead"
+                farm.place()
+            assert await farm.purger.clear(URL) is None
+
+    run(scenario())
+
+
 def test_a_dead_node_is_purged_when_it_is_back():
     async def scenario() -> None:
         async with farm_of(3) as farm:

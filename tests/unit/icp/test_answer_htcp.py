@@ -8,7 +8,7 @@ import pytest
 
 from icp.answer_htcp import HtcpAnswerer, HtcpOutcome
 from icp.errors import BadUrl
-from icp.htcp import CLR_ABSENT, CLR_GONE, TST_HIT, TST_MISS, HtcpOpcode, HtcpQuery, Specifier, pack_query, parse_reply
+from icp.htcp import CLR_ABSENT, CLR_GONE, CLR_KEPT, TST_HIT, TST_MISS, HtcpOpcode, HtcpQuery, Specifier, pack_query, parse_reply
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "htcp"
 URL = b"http://127.0.0.10:8000/n2/obj1.html?q=1"
@@ -23,11 +23,11 @@ def captured(name: str) -> bytes:
 class Farm:
     """`clear` gives `result`, or raises it."""
 
-    def __init__(self, result: int | Exception = 1) -> None:
+    def __init__(self, result: int | Exception | None = 1) -> None:
         self.result = result
         self.cleared: list[bytes] = []
 
-    async def clear(self, url: bytes) -> int:
+    async def clear(self, url: bytes) -> int | None:
         await asyncio.sleep(0)
         self.cleared.append(url)
         if isinstance(self.result, Exception):
@@ -100,9 +100,10 @@ def test_the_old_minor_version_is_answered_in_kind():
 
 
 @pytest.mark.parametrize(
-    ("result", "response"), [(1, CLR_GONE), (3, CLR_GONE), (0, CLR_ABSENT), (BadUrl("x"), CLR_ABSENT), (KeyError(), CLR_ABSENT)]
+    ("result", "response"),
+    [(1, CLR_GONE), (3, CLR_GONE), (0, CLR_ABSENT), (None, CLR_KEPT), (BadUrl("x"), CLR_ABSENT), (KeyError(), CLR_KEPT)],
 )
-def test_clr_is_done_and_then_answered(result: int | Exception, response: int):
+def test_clr_is_done_and_then_answered(result: int | Exception | None, response: int):
     farm = Farm(result)
     reply = finish(answerer(farm).answer(CLR, PEER, 0.0))
     assert farm.cleared == [URL]

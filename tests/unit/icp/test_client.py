@@ -230,8 +230,8 @@ def test_htcp_test_and_clear(run):
             tested = await client.test(address, URL, 5, headers=b"Accept: */*\r\n")
             assert tested is not None
             assert tested.reply.response == htcp.TST_HIT
-            assert await client.clear(address, b"http://a/gone", 5) is True
-            assert await client.clear(address, b"http://a/absent", 5) is False
+            assert await client.clear(address, b"http://a/gone", 5) == htcp.CLR_GONE
+            assert await client.clear(address, b"http://a/absent", 5) == htcp.CLR_ABSENT
             assert await client.clear(address, b"http://a/refused", 5) is None
         assert seen[0].what == htcp.Specifier(b"GET", URL, b"1/1", b"Accept: */*\r\n")
         assert all(query.wants_reply for query in seen)

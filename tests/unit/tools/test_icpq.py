@@ -51,6 +51,7 @@ class Cache(threading.Thread):
         self.asked.append(query.what.url)
         is_known = b"hit" in query.what.url
         response = {HtcpOpcode.TST: (1, 0), HtcpOpcode.CLR: (2, 0)}[query.opcode][is_known]
+        response = 1 if b"kept" in query.what.url else response
         reply = HtcpReply(query.opcode, query.msg_id, response, is_refusal=b"refused" in query.what.url)
         if b"silent" not in query.what.url:
             self.sock.sendto(htcp.pack_reply(reply), source)
@@ -118,7 +119,9 @@ def test_htcp_asks_the_same_with_other_packets(
     assert capsys.readouterr().out.startswith(f"{answer} http://a/{word} ")
 
 
-@pytest.mark.parametrize(("word", "answer", "code"), [("hit", "GONE", 0), ("x", "ABSENT", 1), ("silent", "no", 2)])
+@pytest.mark.parametrize(
+    ("word", "answer", "code"), [("hit", "GONE", 0), ("x", "ABSENT", 1), ("kept", "KEPT", 1), ("silent", "no", 2)]
+)
 def test_a_url_is_cleared_by_htcp(cache: Cache, capsys: pytest.CaptureFixture[str], word: str, answer: str, code: int):
     assert main([cache.name_and_port, f"http://a/{word}", "--clear", "--timeout", "0.03"]) == code
     assert capsys.readouterr().out.startswith(f"{answer} ")
