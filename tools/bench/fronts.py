@@ -159,7 +159,7 @@ def _run(path: Path) -> list[str]:
 FRONTS = {
     front.name: front
     for front in (
-        Front("haproxy", "haproxy", "haproxy", _haproxy, lambda path: ["haproxy", "-db", "-q", "-f", str(path)]),
+        Front("haproxy", "haproxy", "haproxy", _haproxy, lambda path: ["haproxy", "-db", "-f", str(path)]),
         Front("nginx", "nginx", "nginx-light", _nginx, lambda path: ["nginx", "-c", str(path)]),
         Front("squid", "squid", "squid", _squid, lambda path: ["squid", "-N", "-f", str(path)]),
         Front("cachelb", "", "", _cachelb, _run),

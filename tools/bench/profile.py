@@ -1,6 +1,6 @@
 """Where a relayed request's microseconds go: kernel, interpreter, ours.  ``make profile``, or
 
-    python -m cachelb.tools.bench.profile [--scenario small] [--seconds 5] [--pure]
+    python -m cachelb.tools.bench.profile [--scenario small] [--urls 10000000] [--seconds 5] [--pure]
 
 A director with one worker runs under full load, as in the comparison.  perf samples its worker and says which file each sample
 was in; the kernel's are split by what it was asked for.  Ours are the modules that were compiled ahead of time: where they are
@@ -28,7 +28,7 @@ from typing import NamedTuple
 from .compare import front_cpu_s, wrk
 from .farm import LOAD_CPU, Farm
 from .fronts import FRONTS
-from .load import SCENARIOS
+from .load import SCENARIOS, Scenario
 from .measure import measure
 from .processes import SEARCH_PATH, BenchError, Processes, missing
 from .report import number
@@ -63,7 +63,7 @@ def part(file: str) -> str:
         return "kernel"
     if OURS.search(file):
         return "ours, compiled"
-    if file.startswith("python"):
+    if file.startswith(("python", "libpython")):
         return "interpreter"
     return "libraries" if LIBRARIES.match(file) else "extensions"
 
@@ -103,7 +103,7 @@ def _split(worker: int) -> tuple[int, int]:
     return int(words[11]), int(words[12])
 
 
-def profile(front: str, scenario_name: str, seconds: int, command: str) -> str:
+def profile(front: str, scenario: Scenario, seconds: int, command: str) -> str:
     """Run, and say where the time went.
 
     Raises:
@@ -111,7 +111,6 @@ def profile(front: str, scenario_name: str, seconds: int, command: str) -> str:
     """
     if sentence := missing([("nginx", "nginx-light"), ("wrk", "wrk"), ("taskset", "util-linux")]):
         raise BenchError(sentence)
-    scenario = SCENARIOS[scenario_name]
     with tempfile.TemporaryDirectory(prefix="cachelb-profile.") as name, Processes(Path(name)) as processes:
         farm = Farm(Path(name), processes, FRONTS, {"cachelb": command})
         farm.start_nodes()
@@ -148,13 +147,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run; exit status 1 if it could not be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", choices=SCENARIOS, default="small")
+    parser.add_argument("--urls", type=int, default=1000, help="different ones [%(default)s]")
     parser.add_argument("--seconds", type=int, default=5, help="[%(default)s]")
     parser.add_argument("--pure", action="store_true", help="what runs where nothing is compiled ahead of time")
     parser.add_argument("--cachelb", default=f"{sys.executable} -m cachelb", help="the command that is ours [%(default)s]")
     options = parser.parse_args(argv)
     os.sched_setaffinity(0, {LOAD_CPU})
+    front = "cachelb-pure" if options.pure else "cachelb"
+    scenario = SCENARIOS[options.scenario]._replace(urls=options.urls)
     try:
-        print(profile("cachelb-pure" if options.pure else "cachelb", options.scenario, options.seconds, options.cachelb))
+        print(profile(front, scenario, options.seconds, options.cachelb))
     except (BenchError, OSError) as exc:
         print(f"profile: {exc}", file=sys.stderr)
         return 1

@@ -32,6 +32,7 @@ def test_each_sample_has_an_owner():
         "extensions": 4.25,
     }
     assert part("nf_tables.ko") == "kernel"
+    assert part("libpython3.11.so.1.0") == "interpreter"
 
 
 def test_the_table_shares_out_what_a_request_costs():
