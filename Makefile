@@ -1,4 +1,4 @@
-# make venv | setup | demo | test | fuzz | lint | bench | bench-peers     Everything is installed into .venv by the first of them.
+# make venv | setup | demo | test | fuzz | lint | bench | bench-peers | profile     Everything is installed into .venv by the first of them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ TESTS ?=
 FUZZ_S ?= 60
 FUZZ ?=
 
-.PHONY: venv setup demo test fuzz lint bench bench-peers lock clean squid
+.PHONY: venv setup demo test fuzz lint bench bench-peers profile lock clean squid
 
 # all that a director needs; on its own machine the package of a Squid would take port 3128 at the next boot
 venv: $(STAMP)
@@ -40,9 +40,20 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: setup
+# all of it into docs/, half an hour; BENCH="--quick", BENCH="--scenarios memory --docs docs" for a part
+BENCH ?= --docs docs
+bench: setup $(VENV)/.bench
 	@.ci/packages haproxy nginx wrk
 	$(BIN)/python -m cachelb.tools.bench $(BENCH)
+
+$(VENV)/.bench: requirements-bench.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
+# where a request's microseconds go: kernel, interpreter, ours; PROFILE="--scenario 64k"
+profile: setup
+	@.ci/packages nginx wrk
+	$(BIN)/python -m cachelb.tools.bench.profile $(PROFILE)
 
 # what peers ask: ICP beside Squid's, ICP while HTTP runs at full load, a rebuild of the digest, the index
 bench-peers: setup
@@ -56,6 +67,9 @@ bench-peers: setup
 lock: venv
 	$(BIN)/python -m piptools compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-header \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(UPGRADE) -o requirements.lock pyproject.toml
+	$(BIN)/python -m piptools compile --quiet --extra bench --generate-hashes --allow-unsafe --strip-extras --no-header \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(UPGRADE) -c requirements.lock \
+	  -o requirements-bench.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -67,6 +67,7 @@ DOORS = {
     "aiohttp": ("cachelb/admin/",),
     "asyncio_dgram": ("icp/service.py",),
     "bitarray": ("digest/bloom.py",),
+    "matplotlib": ("tools/bench/chart.py",),
     "mmh3": ("cachelb/routing/ring.py",),
     "pycares": ("cachelb/nodes/resolve.py",),  # aiodns shows its types and errors
     "pydantic": ("cachelb/config.py",),

@@ -1,102 +1,87 @@
-"""One comparison: start nodes and front ends, let them take turns, report each scenario as it is done."""
+"""One table: start what it needs, let the cases take turns, sum up."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-import tempfile
+import threading
 import time
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import report
-from .fronts import FRONTS, command_of
-from .load import LUA, SCENARIOS, Answers, Scenario, parse_wrk, wrk_command
+from .farm import FRONT_CPU, LOAD_CPU, Farm, Started
+from .fronts import LOCAL, USUAL
+from .load import Answers, Scenario, parse_wrk, wrk_command
 from .measure import Run, busy_s, figures, measure
-from .nodes import NODES, nginx_config, write_files
-from .processes import SEARCH_PATH, BenchError, Processes, missing
+from .processes import SEARCH_PATH, BenchError
+from .resident import pss_kib
+from .tables import Case, Table
 
-FRONT_CPU, LOAD_CPU = 0, 1
-SETTLE_S = 2.0  # Squid takes a second to trust its peers
 IDLE_S = 1.0
 NOISE_SHARE = 0.03  # one tick of 10 ms, and health checks, are no noise
 WRK_EXTRA_S = 60.0  # wrk may wait for answers a little after its time; beyond this it hangs
 RUN_OVERHEAD_S = 0.2
-START_STOP_S = 10.0
+SCRAPE_S = 0.5
+STAGGER_S = 2.5  # to start one front end
 
 
-class Plan(NamedTuple):
-    """What to compare.  cachelb: the command that is ours."""
+class Turns(NamedTuple):
+    """How often each case is measured, and how long each time."""
 
-    fronts: Sequence[str]
-    scenarios: Sequence[str]
     rounds: int
     seconds: int
-    cachelb: str
 
-    @property
-    def base(self) -> str:
-        """The front end that the others are compared with: HAProxy, or the first one."""
-        return "haproxy" if "haproxy" in self.fronts else self.fronts[0]
-
-    @property
-    def runs(self) -> int:
-        """How many runs there are."""
-        return len(self.fronts) * len(self.scenarios) * self.rounds
-
-    @property
-    def estimate_s(self) -> float:
-        """About how long it takes."""
-        return START_STOP_S + self.runs * (self.seconds + RUN_OVERHEAD_S)
+    def estimate_s(self, table: Table) -> float:
+        """About how long the table takes."""
+        runs = len(table.cases) * (self.rounds + table.warm)
+        unusual = {(case.front, case.setting) for case in table.cases if case.setting != USUAL}
+        return runs * (self.seconds + RUN_OVERHEAD_S) + STAGGER_S * len(unusual)
 
 
-def check(plan: Plan) -> None:
-    """See that the machine can do it.
+def compare(table: Table, turns: Turns, farm: Farm, progress: report.Progress) -> report.Measured:
+    """Measure one table.
 
     Raises:
-        BenchError: Programs or CPUs are missing.
+        BenchError: Something did not start or has ended.
     """
-    programs = [("nginx", "nginx-light"), ("wrk", "wrk"), ("taskset", "util-linux")]
-    programs += [(FRONTS[name].program, FRONTS[name].package) for name in plan.fronts if FRONTS[name].program]
-    if sentence := missing(list(dict.fromkeys(programs))):
-        raise BenchError(sentence)
-    if not {FRONT_CPU, LOAD_CPU} <= os.sched_getaffinity(0):
-        raise BenchError(f"CPUs {FRONT_CPU} and {LOAD_CPU} are needed: one for the front end, one for everything else")
+    started = [farm.front(case.front, case.setting) for case in table.cases]
+    runs: dict[str, list[Run]] = {case.label: [] for case in table.cases}
+    memory: dict[str, int] = {}
+    for number in range(-table.warm, turns.rounds):
+        for case, front in zip(table.cases, started, strict=True):
+            progress.step(f"{table.name}, round {number + 1} of {turns.rounds}: {case.label}")
+            run = _turn(case, front, turns.seconds, farm)
+            if number >= 0:
+                runs[case.label].append(run)
+                memory[case.label] = pss_kib(front.pid)
+            farm.check()
+    rows = {case.label: figures(runs[case.label], runs[case.base]) for case in table.cases}
+    text = report.table(table.title, table.against, rows, memory if table.memory else {})
+    return report.Measured(text, report.as_json(table, rows, runs, memory))
 
 
-def compare(plan: Plan) -> dict[str, Any]:
-    """Run the whole plan, printing as it goes; return everything measured.
-
-    Raises:
-        BenchError: Something needed is missing, did not start or has ended.
-    """
-    check(plan)
-    with tempfile.TemporaryDirectory(prefix="cachelb-bench.", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o777 if "squid" in plan.fronts else 0o755)  # Squid writes its pid file as another user
-        with Processes(folder) as processes:
-            _start(plan, folder, processes)
-            return _measure(plan, folder / "load.lua", processes)
+def _turn(case: Case, front: Started, seconds: int, farm: Farm) -> Run:
+    load = partial(wrk, front.port, case.scenario, seconds, farm.script)
+    with _scraping(case.front, front.admin) if case.setting.log else contextlib.nullcontext():
+        return measure(load, front_cpu_s)
 
 
-def _start(plan: Plan, folder: Path, processes: Processes) -> None:
-    write_files(folder)
-    (folder / "load.lua").write_text(LUA)
-    config = folder / "nodes.conf"
-    config.write_text(nginx_config(folder))
-    processes.start("nodes", ["nginx", "-c", str(config)], LOAD_CPU, NODES[0])
-    for name in plan.fronts:
-        front = FRONTS[name]
-        config = folder / f"{name}.conf"
-        config.write_text(front.config(folder))
-        processes.start(name, command_of(front, config, plan.cachelb), FRONT_CPU, ("127.0.0.1", front.port))
-    time.sleep(SETTLE_S)
-    before = _cpu()
+def front_cpu_s() -> float:
+    """How long the front ends' CPU has been busy since boot, in seconds."""
+    return busy_s(Path("/proc/stat").read_text(), FRONT_CPU, os.sysconf("SC_CLK_TCK"))
+
+
+def warn_of_noise() -> None:
+    """Say so if the front ends' CPU has something else to do."""
+    before = front_cpu_s()
     time.sleep(IDLE_S)
-    if warning := noise((_cpu() - before) / IDLE_S):
+    if warning := noise((front_cpu_s() - before) / IDLE_S):
         print(f"bench: {warning}", file=sys.stderr)
 
 
@@ -107,29 +92,13 @@ def noise(share: float) -> str:
     return f"CPU {FRONT_CPU} is {share:.0%} busy with something else; figures will be too high, ratios less clear"
 
 
-def _measure(plan: Plan, script: Path, processes: Processes) -> dict[str, Any]:
-    progress = report.Progress(plan.runs, sys.stderr)
-    result = {}
-    for scenario in (SCENARIOS[name] for name in plan.scenarios):
-        runs: dict[str, list[Run]] = {name: [] for name in plan.fronts}
-        for number in range(plan.rounds):
-            for name in plan.fronts:
-                progress.step(f"{scenario.name}, round {number + 1} of {plan.rounds}: {name}")
-                runs[name].append(measure(partial(_load, FRONTS[name].port, scenario, plan.seconds, script), _cpu))
-                processes.check()
-        rows = {name: figures(runs[name], runs[plan.base]) for name in plan.fronts}
-        progress.clear()
-        print("\n" + report.table(scenario, plan.base, rows), flush=True)
-        result[scenario.name] = report.as_json(plan.base, rows, runs)
-    return result
+def wrk(port: int, scenario: Scenario, seconds: int, script: Path, cpus: int | str = LOAD_CPU, threads: int = 1) -> Answers:
+    """Load 127.0.0.1:``port``, and say what was answered.
 
-
-def _cpu() -> float:
-    return busy_s(Path("/proc/stat").read_text(), FRONT_CPU, os.sysconf("SC_CLK_TCK"))
-
-
-def _load(port: int, scenario: Scenario, seconds: int, script: Path) -> Answers:
-    command = ["taskset", "-c", str(LOAD_CPU), *wrk_command(port, scenario, seconds, script)]
+    Raises:
+        BenchError: wrk failed or hangs.
+    """
+    command = ["taskset", "-c", str(cpus), *wrk_command(port, scenario, seconds, script, threads)]
     environment = {**os.environ, "PATH": SEARCH_PATH}
     try:
         done = subprocess.run(
@@ -140,3 +109,31 @@ def _load(port: int, scenario: Scenario, seconds: int, script: Path) -> Answers:
     if done.returncode:
         raise BenchError(f"wrk ended with status {done.returncode}: {done.stderr.strip()[:200]}")
     return parse_wrk(done.stdout)
+
+
+@contextlib.contextmanager
+def _scraping(front: str, admin: int) -> Iterator[None]:
+    """Fetch the metrics twice a second; Squid has none that are shown by themselves."""
+    if front == "squid":
+        yield
+        return
+    done = threading.Event()
+    problems: list[OSError] = []
+
+    def scrape() -> None:
+        while not done.wait(SCRAPE_S):
+            try:
+                with urllib.request.urlopen(f"http://{LOCAL}:{admin}/metrics", timeout=5) as answer:
+                    answer.read()
+            except OSError as exc:
+                problems.append(exc)
+
+    thread = threading.Thread(target=scrape, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if problems:
+        raise BenchError(f"the metrics of {front} cannot be fetched: {problems[0]}")

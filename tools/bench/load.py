@@ -1,4 +1,8 @@
-"""What is asked of a front end, and the load generator that asks: wrk with a script of 1,000 browser-like requests."""
+"""What is asked of a front end, and the load generator that asks: wrk with a script of browser-like requests.
+
+There are 1,000 different URLs, asked in turn, unless more are wanted; then each is drawn at random, so that none of a
+million comes twice before the others (the worst case for everything that remembers).
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,24 @@ from typing import NamedTuple
 
 
 class Scenario(NamedTuple):
-    """bytes: of each answer's body.  connections: of the load generator.  close: each carries one request only."""
+    """bytes: of each answer's body.  connections: of the load generator.  close: each carries one request only.
+
+    chunked: the answers have no length.  urls: how many different ones.
+    """
 
     name: str
     bytes: int
     connections: int
     close: bool = False
+    chunked: bool = False
+    urls: int = 1000
 
     @property
     def title(self) -> str:
         """One line for people."""
-        return f"{self.name}: {self.bytes} bytes, {self.connections} connections" + (
-            ", one request each" if self.close else ""
+        return (
+            f"{self.name}: {self.bytes} bytes{' in chunks' * self.chunked}, {self.connections} connections"
+            + ", one request each" * self.close
         )
 
 
@@ -28,6 +38,7 @@ SCENARIOS = {
     for scenario in (
         Scenario("small", 400, 32),
         Scenario("close", 400, 32, close=True),
+        Scenario("chunked", 8 << 10, 16, chunked=True),
         Scenario("8k", 8 << 10, 16),
         Scenario("64k", 64 << 10, 8),
         Scenario("1m", 1 << 20, 8),
@@ -38,16 +49,19 @@ SCENARIOS = {
 
 # Requests as a child Squid forwards them: absolute URLs of 97 hosts, Via, X-Forwarded-For.
 LUA = r"""
-local reqs, i = {}, 0
+local reqs, i, path, urls, tail = {}, 0
+local function url(n) return "http://www.site" .. (n % 97) .. ".example.com/" .. path .. "/obj" .. n .. ".gif" end
+local function whole(n)
+  return "GET " .. url(n) .. " HTTP/1.1\r\nHost: www.site" .. (n % 97) .. ".example.com" ..
+    "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:109.0)\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate" ..
+    "\r\nVia: 1.1 child.example.com (squid/5.7)\r\nX-Forwarded-For: 10.0.0." .. (n % 50) ..
+    "\r\nCache-Control: max-age=259200\r\nConnection: " .. tail .. "\r\n\r\n"
+end
 init = function(args)
-  local path, close = args[1], args[2] == "close"
-  for k = 1, 1000 do
-    local host = "www.site" .. (k % 97) .. ".example.com"
-    reqs[k] = "GET http://" .. host .. "/" .. path .. "/obj" .. k .. ".gif HTTP/1.1\r\nHost: " .. host ..
-      "\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:109.0)\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate" ..
-      "\r\nVia: 1.1 child.example.com (squid/5.7)\r\nX-Forwarded-For: 10.0.0." .. (k % 50) ..
-      "\r\nCache-Control: max-age=259200\r\nConnection: " .. (close and "close" or "keep-alive") .. "\r\n\r\n"
-  end
+  path, tail, urls = args[1], args[2] == "close" and "close" or "keep-alive", tonumber(args[3])
+  math.randomseed(os.time())
+  for k = 1, 1000 do reqs[k] = whole(k) end
+  if urls > 1000 then request = function() return whole(math.random(urls)) end end
 end
 request = function() i = i % 1000 + 1; return reqs[i] end
 """
@@ -64,11 +78,11 @@ class Answers(NamedTuple):
     errors: str
 
 
-def wrk_command(port: int, scenario: Scenario, seconds: int, script: Path) -> list[str]:
+def wrk_command(port: int, scenario: Scenario, seconds: int, script: Path, threads: int = 1) -> list[str]:
     """The command that loads 127.0.0.1:``port`` for ``seconds``."""
-    options = ["-t1", f"-c{scenario.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s", "-s", str(script)]
+    options = [f"-t{threads}", f"-c{scenario.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s", "-s", str(script)]
     ending = "close" if scenario.close else "keep"
-    return ["wrk", *options, f"http://127.0.0.1:{port}", "--", scenario.name, ending]
+    return ["wrk", *options, f"http://127.0.0.1:{port}", "--", scenario.name, ending, str(scenario.urls)]
 
 
 def parse_wrk(output: str) -> Answers:

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -53,8 +53,20 @@ class Processes:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
-    def start(self, name: str, command: Sequence[str], cpu: int | str, address: tuple[str, int]) -> None:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        cpu: int | str,
+        address: tuple[str, int],
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
         """Run ``command`` on ``cpu``, or on several ("0,1"), and wait until ``address`` accepts connections.
+
+        Args:
+            environment: What is set besides our own.
+
+        Returns: Its process id.
 
         Raises:
             BenchError: The address is taken, or the program did not start to listen.
@@ -68,7 +80,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**os.environ, "PATH": SEARCH_PATH},
+                env={**os.environ, "PATH": SEARCH_PATH, **(environment or {})},
                 start_new_session=True,  # so that its children can be stopped with it
             )
         self._running.append((name, process))
@@ -77,10 +89,9 @@ class Processes:
             if process.poll() is not None:
                 raise BenchError(f"{name} ended with status {process.returncode}{_tail(output)}")
             if time.monotonic() > end:
-                raise BenchError(
-                    f"{name} does not listen on {address[0]}:{address[1]} after {START_S:.0f} s{_tail(output)}"
-                )
+                raise BenchError(f"{name} does not listen on {address[0]}:{address[1]} after {START_S:.0f} s{_tail(output)}")
             time.sleep(POLL_S)
+        return process.pid
 
     def check(self) -> None:
         """See that all still run.
@@ -93,18 +104,19 @@ class Processes:
                 output = self._folder / f"{name}.out"
                 raise BenchError(f"{name} ended during the measurement, status {process.returncode}{_tail(output)}")
 
-    def stop(self) -> None:
-        """End all of them, with their children."""
-        for _, process in reversed(self._running):
+    def stop(self, pid: int | None = None) -> None:
+        """End all of them, or the one with this id, with their children."""
+        ending = [item for item in self._running if pid in (None, item[1].pid)]
+        for _, process in reversed(ending):
             if process.poll() is None:
                 _signal(process, signal.SIGTERM)
         end = time.monotonic() + STOP_S
-        for _, process in self._running:
+        for _, process in ending:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))
             _signal(process, signal.SIGKILL)
             process.wait()
-        self._running.clear()
+        self._running = [item for item in self._running if item not in ending]
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -1,14 +1,18 @@
 """What each step of a request costs inside cachelb, in microseconds: the best of several short runs, one process, warm.
 
-A step that cannot be set up is reported as such, so that one changed signature does not hide the others.
+Those that every request on warm connections goes through are added up (``WARM``); what a request costs beyond the sum, as the
+comparison says, is the relay's own glue and the loop's.  A step that cannot be set up is reported as such, so that one changed
+signature does not hide the others.
 """
 
 from __future__ import annotations
 
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from typing import NamedTuple
+
+from . import syscalls
 
 BEST_OF = 5
 RUN_S = 0.02
@@ -74,8 +78,12 @@ def _parse_url() -> Step:
     return lambda: parse_absolute(URL)
 
 
+def _keys_once() -> list[bytes]:
+    return [b"http://www.site%d.example.com/small/obj%d.gif" % (k % 97, k) for k in range(1000)]
+
+
 def _keys() -> Iterator[bytes]:
-    return cycle([b"http://www.site%d.example.com/small/obj%d.gif" % (k % 97, k) for k in range(1000)])
+    return cycle(_keys_once())
 
 
 def _owner(algorithm: str, members: int) -> Callable[[], Step]:
@@ -115,6 +123,37 @@ def _learned(taught: bool) -> Callable[[], Step]:
     return prepare
 
 
+def _plan(half: str) -> Callable[[], Step]:
+    def prepare() -> Step:
+        from cachelb.config import Config
+        from cachelb.http.head import Limits, scan_request
+        from cachelb.relay.plan import Planner, plan_settings
+        from cachelb.routing.ring import Member
+        from cachelb.routing.route import ADMIT_ALL
+        from cachelb.routing.table import make_table
+
+        table = make_table("ring", [Member(f"cache{i}", 1.0) for i in range(3)])
+        planner = Planner(plan_settings(Config()), table, ["a", "b", "c"], [ADMIT_ALL] * 3)
+        head = scan_request(REQUEST, Limits())
+        if head is None:
+            raise ValueError("the request is not whole")
+        if half == "block":
+            return lambda: planner.plan_block(head.block)
+        return lambda: planner.plan_line(head, b"www.site12.example.com")
+
+    return prepare
+
+
+def _memo() -> Step:
+    from cachelb.relay.memo import Memo
+
+    memo: Memo[bytes, bytes] = Memo(16384)
+    for key in _keys_once():
+        memo.put(key, key)
+    keys = _keys()
+    return lambda: memo.get(next(keys))
+
+
 def _access_line(form: str) -> Callable[[], Step]:
     def prepare() -> Step:
         from cachelb.accesslog import Entry, formatter
@@ -146,7 +185,35 @@ STEPS: tuple[tuple[str, float | None, Callable[[], Step]], ...] = (
     ("access log line, squid", 2.0, _access_line("squid")),
     ("access log line, combined", 2.0, _access_line("combined")),
     ("access log line, json", None, _access_line("json")),
+    ("plan of a line (once per URL)", None, _plan("line")),
+    ("plan of a field block (once per block)", None, _plan("block")),
+    ("look-up in a memo", None, _memo),
+    (f"send and receive {len(REQUEST)} bytes, TCP", None, lambda: syscalls.send_and_receive(REQUEST)),
+    (f"send and receive {len(RESPONSE) + 400} bytes, TCP", None, lambda: syscalls.send_and_receive(RESPONSE + b"x" * 400)),
+    ("receive, by itself", None, lambda: syscalls.peek(REQUEST)),
+    ("receive where nothing is", None, syscalls.nothing_there),
+    ("epoll, one socket ready", None, lambda: syscalls.poll(1)),
+    ("epoll, 32 sockets ready", None, lambda: syscalls.poll(32)),
 )
+# How often a request on warm connections goes through which.  Others send to us and receive from us: of the four pairs of a
+# send and a receive, the front end has half of each.
+WARM = {
+    STEPS[0][0]: 1.0,
+    "look-up in a memo": 2.0,
+    STEPS[3][0]: 1.0,
+    f"send and receive {len(REQUEST)} bytes, TCP": 1.0,
+    f"send and receive {len(RESPONSE) + 400} bytes, TCP": 1.0,
+    "epoll, 32 sockets ready": 2 / 32,
+}
+
+
+def warm_us(times: Sequence[StepTime]) -> float | None:
+    """What a request on warm connections takes in the steps that were measured; None if one could not be."""
+    us = {time.name: time.us for time in times}
+    parts = [(us.get(name), count) for name, count in WARM.items()]
+    if any(cost is None for cost, _ in parts):
+        return None
+    return sum(cost * count for cost, count in parts if cost is not None)
 
 
 def time_us(step: Step, best_of: int = BEST_OF, run_s: float = RUN_S) -> float:

@@ -43,16 +43,23 @@ def test_output_without_a_summary_is_a_run_without_requests():
 
 def test_the_command_says_scenario_and_ending_to_the_script():
     command = wrk_command(18004, SCENARIOS["close"], 3, Path("/x/load.lua"))
-    assert command[command.index("--") + 1 :] == ["close", "close"]
-    assert wrk_command(18004, SCENARIOS["many"], 3, Path("/x"))[-2:] == ["many", "keep"]
+    assert command[command.index("--") + 1 :] == ["close", "close", "1000"]
+    assert wrk_command(18004, SCENARIOS["many"], 3, Path("/x"))[-3:] == ["many", "keep", "1000"]
     assert {"-c32", "-d3s", "http://127.0.0.1:18004"} <= set(command)
+
+
+def test_more_urls_and_threads_can_be_asked_for():
+    command = wrk_command(18004, SCENARIOS["small"]._replace(urls=10_000_000), 3, Path("/x"), threads=2)
+    assert command[-1] == "10000000"
+    assert "-t2" in command
 
 
 def test_titles_name_what_is_special():
     assert SCENARIOS["close"].title == "close: 400 bytes, 32 connections, one request each"
+    assert SCENARIOS["chunked"].title == "chunked: 8192 bytes in chunks, 16 connections"
     assert SCENARIOS["1m"].title == "1m: 1048576 bytes, 8 connections"
 
 
 def test_the_script_ends_lines_as_http_does():
-    assert LUA.count(r"\r\n") >= 8
+    assert LUA.count(r"\r\n") >= 7
     assert "%%" not in LUA

@@ -69,3 +69,16 @@ def test_a_process_that_ended_since_is_noticed(tmp_path: Path, address: tuple[st
         started._running[0][1].wait(10)
         with pytest.raises(BenchError, match=r"it ended during the measurement, status 1:\n  gone"):
             started.check()
+
+
+def test_one_of_several_can_be_stopped_and_has_its_own_environment(tmp_path: Path):
+    listen = "import os, socket, time; s = socket.create_server(('127.0.0.1', int(os.environ['AT']))); time.sleep(60)"
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ports = [sock.getsockname()[1] for sock in (one, two)]
+    with Processes(tmp_path) as started:
+        pids = [
+            started.start(f"p{port}", [sys.executable, "-c", listen], 0, ("127.0.0.1", port), {"AT": str(port)}) for port in ports
+        ]
+        started.stop(pids[0])
+        started.check()
+        assert [Path(f"/proc/{pid}").exists() for pid in pids] == [False, True]

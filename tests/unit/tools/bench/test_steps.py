@@ -13,6 +13,11 @@ def test_every_step_can_be_set_up_and_run(name: str, _target: float | None, prep
     step()
 
 
+def test_what_is_added_up_is_measured():
+    assert set(steps.WARM) <= {name for name, *_ in steps.STEPS}
+    assert steps.warm_us([steps.StepTime(name, None, None) for name in steps.WARM]) is None
+
+
 def test_names_differ():
     assert len({name for name, *_ in steps.STEPS}) == len(steps.STEPS)
 
