@@ -9,20 +9,21 @@ Source: RFC 9111, section 5.2; RFC 9211; Squid's http.cc (reusableReply).
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from cachelb.http.grammar import split_list
 
 # What a Cache-Control value means, by its bytes: origins use few different ones, and 0.1 us is less than the 2 to 3 us
 # of judging (2026-11).  Emptied when full; long values, which are likely unique, are not kept.
-_verdicts: dict[bytes, tuple[bytes, int]] = {}
-_VERDICTS_MAX = 1024
-_VERDICT_BYTES_MAX = 256
+_verdicts: Final[dict[bytes, tuple[bytes, int]]] = {}
+_VERDICTS_MAX: Final = 1024
+_VERDICT_BYTES_MAX: Final = 256
 
 # The same for X-Cache, which has one value per node and verdict.
-_hits: dict[bytes, bool | None] = {}
+_hits: Final[dict[bytes, int]] = {}  # 1 hit, 0 miss, -1 it does not say
 
-_ALWAYS_STALE = frozenset((b"", b"0", b"-1"))
-_directive = re.compile(rb'([^=\s]++)(?:[ \t]*+=[ \t]*+"?([^"]*+)"?)?').match
+_ALWAYS_STALE: Final = frozenset((b"", b"0", b"-1"))
+_directive: Final = re.compile(rb'([^=\s]++)(?:[ \t]*+=[ \t]*+"?([^"]*+)"?)?').match
 
 
 def cacheability(control: bytes | None, vary: bytes | None, expires: bytes | None) -> tuple[bytes, bool]:
@@ -81,18 +82,17 @@ def is_hit(x_cache: bytes | None, cache_status: bytes | None) -> bool | None:
 
     Only the last member counts: earlier ones were written by caches behind the node.  None where neither field says.
     """
-    if cache_status is None:
-        if x_cache is None:
-            return None
-        if x_cache in _hits:
-            return _hits[x_cache]
-        verdict = _judge_hit(x_cache, None)
-        if len(x_cache) <= _VERDICT_BYTES_MAX:
-            if len(_hits) >= _VERDICTS_MAX:
-                _hits.clear()
-            _hits[x_cache] = verdict
-        return verdict
-    return _judge_hit(x_cache, cache_status)
+    if cache_status is not None or x_cache is None:
+        return _judge_hit(x_cache, cache_status)
+    known = _hits.get(x_cache, 2)
+    if known < 2:
+        return None if known < 0 else known > 0
+    verdict = _judge_hit(x_cache, None)
+    if len(x_cache) <= _VERDICT_BYTES_MAX:
+        if len(_hits) >= _VERDICTS_MAX:
+            _hits.clear()
+        _hits[x_cache] = -1 if verdict is None else int(verdict)
+    return verdict
 
 
 def _judge_hit(x_cache: bytes | None, cache_status: bytes | None) -> bool | None:

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from cachelb.errors import BadRequest, CachelbError, Reason
 from cachelb.http.fields import RequestFields
 from cachelb.http.grammar import FIELD_START, MAX_LENGTH, TOKEN, VALUE
 from cachelb.http.response import ResponseHead
 
-EMPTY = 0
-CHUNKED = -1
-UNTIL_CLOSE = -2
+EMPTY: Final = 0
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
 
 # One line of sizes and extensions.  4 KiB: what Apache and Squid's parser allow at most, far above any real use.
 CHUNK_LINE_BYTES = 4096

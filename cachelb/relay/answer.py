@@ -12,8 +12,9 @@ The usual answer arrives in one read and leaves in one send.  Everything longer 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from cachelb.counters import FARM_INDEX
 from cachelb.errors import BadMessage, BadResponse, Reason
 from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkScanner, response_body
 from cachelb.http.response import ResponseHead, scan_response
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     from cachelb.relay.plan import BlockPlan
 
 # A head and a body up to this are joined and sent as one piece; above, copying costs more than a second piece.
-JOIN_BYTES = 4096
+JOIN_BYTES: Final = 4096
 
 # How the client connection goes on after an answer: the index of Engine.tails.
-KEEP, KEEP_10, CLOSE = 0, 1, 2
+KEEP: Final = 0
+KEEP_10: Final = 1
+CLOSE: Final = 2
 
-INTERIMS_MAX = 100  # each gives the node new time; nobody has use for so many
+_HITS: Final = FARM_INDEX["hits"]
+INTERIMS_MAX: Final = 100  # each gives the node new time; nobody has use for so many
 
 
 class Answer(Attempts):
@@ -112,7 +116,7 @@ class Answer(Attempts):
         if head.hit:
             self.hit = True
             counts[HITS] += 1
-            engine.farm[engine.HITS] += 1
+            engine.farm[_HITS] += 1
         if engine.tell_seen is not None and (self.line.told_until <= engine.now or head.hit is False):
             engine.sightings.answered(self, link.target, head)
         learned = engine.learned

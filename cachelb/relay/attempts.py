@@ -17,7 +17,7 @@ nothing about the node, so its request goes to the same node again, on a fresh c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachelb.errors import Reason
 from cachelb.relay.race import Race
@@ -43,9 +43,15 @@ if TYPE_CHECKING:
     from cachelb.relay.plan import LinePlan
     from cachelb.relay.pump import Pump
 
-IDLE, RESOLVING, CONNECTING, WAITING, BODY, TUNNEL, PURGING = range(7)
+IDLE: Final = 0
+RESOLVING: Final = 1
+CONNECTING: Final = 2
+WAITING: Final = 3
+BODY: Final = 4
+TUNNEL: Final = 5
+PURGING: Final = 6
 
-TARGETS_MAX = 3  # targets asked for one request: a request that kills caches must not walk through the whole farm
+TARGETS_MAX: Final = 3  # targets asked for one request: a request that kills caches must not walk through the whole farm
 
 
 class Attempts:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachelb.errors import BadRequest, Reason
 from cachelb.relay.answer import CLOSE
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
     from cachelb.relay.pump import Pump
 
-READING, BUSY, LINGER = range(3)
+READING: Final = 0
+BUSY: Final = 1
+LINGER: Final = 2
 
-READ_BYTES = 16384  # heads are a few hundred bytes; larger ones take a few reads
-AHEAD_BYTES = 65536  # of pipelined requests, before the client is no longer read: one head of the largest size
-LINGER_S = 2.0  # Apache's MAX_SECS_TO_LINGER is 30 s, nginx's lingering_timeout 5 s: all we protect is one error page
-LINGER_BYTES = 1 << 20  # read and thrown away at most
+READ_BYTES: Final = 16384  # heads are a few hundred bytes; larger ones take a few reads
+AHEAD_BYTES: Final = 65536  # of pipelined requests, before the client is no longer read: one head of the largest size
+LINGER_S: Final = 2.0  # Apache's MAX_SECS_TO_LINGER is 30 s, nginx's lingering_timeout 5 s: all we protect is one error page
+LINGER_BYTES: Final = 1 << 20  # read and thrown away at most
 
-_RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: close() sends RST
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: close() sends RST
 
 UNKNOWN_LINE: LinePlan[Target] = LinePlan(b"NONE", b"error:invalid-request", 1)
 UNKNOWN_BLOCK = BlockPlan(b"", NO_FIELDS)
@@ -99,13 +101,10 @@ class Client(End):
         """Begin the request at the start of ``data``, if its head is whole."""
         engine = self.engine
         exchange = self.exchange
-        end = data.find(b"\r\n")
-        head_end = data.find(b"\r\n\r\n", end) if end > 0 else -1
-        line = block = None
-        if head_end > 0:
-            line = engine.lines.young.get(data[:end])
-            block = engine.blocks.young.get(data[end + 2 : head_end + 2])
-            size = head_end + 4
+        first, _, rest = data.partition(b"\r\n")
+        line = engine.lines.young.get(first)
+        block = engine.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
+        size = len(data)
         if line is None or block is None:
             try:
                 plans = engine.plan(data, len(self.inbuf) if self.begun else 0)

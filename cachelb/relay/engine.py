@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachelb.config import Config
 from cachelb.counters import BLOCK_BYTES, END_INDEX, FARM, FARM_INDEX
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cachelb.relay")
 
-TICK_S = 0.2
-MEMO_LINE_BYTES = 1024  # longer first lines and blocks are judged anew each time: the memos' memory is bounded by these
-MEMO_BLOCK_BYTES = 2048
-MEMO_BLOCKS = 4096
+TICK_S: Final = 0.2
+MEMO_LINE_BYTES: Final = 1024  # longer first lines and blocks are judged anew each time: the memos' memory is bounded by these
+MEMO_BLOCK_BYTES: Final = 2048
+MEMO_BLOCKS: Final = 4096
 # As how many entries longer ones count, for a plan holds some four copies of what it was made from.  With unique lines and
 # blocks of the worst length a worker grows by 100 MiB, without this by 255 (2026-11).
 LINE_UNIT_BYTES, BLOCK_UNIT_BYTES = 192, 768
@@ -75,11 +75,6 @@ class Timeouts:
 
 class Engine:
     """One worker's relay."""
-
-    REQUESTS = FARM_INDEX["requests"]
-    HASHED = FARM_INDEX["hashed"]
-    HITS = FARM_INDEX["hits"]
-    BYTES_OUT = FARM_INDEX["bytes_out"]
 
     def __init__(
         self,
@@ -105,6 +100,7 @@ class Engine:
         self.small_pipes = Pipes(most=1024, size=65536)
         self.lines: Memo[bytes, LinePlan[Target]] = Memo(1)
         self.host_lines: Memo[tuple[bytes, bytes], LinePlan[Target]] = Memo(1)
+        # keyed by the block and the empty line
         self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda block: 1 + len(block) // BLOCK_UNIT_BYTES)
         self.learned = Learned()
         self.learning = True
@@ -256,11 +252,12 @@ class Engine:
         head = scan_request(data, self.limits, seen)
         if head is None:
             return None
-        block = self.blocks.get(head.block)
+        rest = head.block + b"\r\n"
+        block = self.blocks.get(rest)
         if block is None:
             block = self.planner.plan_block(head.block)
-            if len(head.block) <= MEMO_BLOCK_BYTES:
-                self.blocks.put(head.block, block)
+            if len(rest) <= MEMO_BLOCK_BYTES:
+                self.blocks.put(rest, block)
         return self._plan_line(data, head, block.fields.host), block, head.size
 
     def _plan_line(self, data: bytes, head: RequestHead, host: bytes | None) -> LinePlan[Target]:

@@ -7,9 +7,9 @@ An Exchange belongs to a client connection and is used again for every request o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from cachelb.counters import END_INDEX
+from cachelb.counters import END_INDEX, FARM_INDEX
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
 from cachelb.relay.answer import CLOSE, KEEP, KEEP_10, Answer
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
 
 # Looking a member up in its Enum, and hashing it, cost 0.1 us each: not on the usual way.
-DONE = Reason.DONE
-_DONE = END_INDEX[DONE]
+DONE: Final = Reason.DONE
+_DONE: Final = END_INDEX[DONE]
+_REQUESTS: Final = FARM_INDEX["requests"]
+_HASHED: Final = FARM_INDEX["hashed"]
+_BYTES_OUT: Final = FARM_INDEX["bytes_out"]
 
-_UNREACHABLE = frozenset((Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.NODE_DEAD))
-FARM_DEAD = "farm dead"
-LEARNED = "learned "  # so begins every reason that routing/learned.py gives
+_UNREACHABLE: Final = frozenset((Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.NODE_DEAD))
+FARM_DEAD: Final = "farm dead"
+LEARNED: Final = "learned "  # so begins every reason that routing/learned.py gives
 
 
 class Exchange(Answer):
@@ -57,7 +60,7 @@ class Exchange(Answer):
         engine = self.engine
         line, block = self.line, self.block
         self.begin()
-        engine.farm[engine.REQUESTS] += 1
+        engine.farm[_REQUESTS] += 1
         if not (line.plain and block.plain) or self.client.denied or engine.draining:
             self._start_general()
             return
@@ -74,7 +77,7 @@ class Exchange(Answer):
             self._farm_dead()
             return
         self.targets = targets
-        engine.farm[engine.HASHED] += 1
+        engine.farm[_HASHED] += 1
         self.head = b"".join((line.head, block.pre, self.client.ip_bytes if block.ip else b"", block.post))
         idle = targets[0].idle
         if idle:
@@ -373,7 +376,7 @@ class Exchange(Answer):
             engine.farm[_DONE] += 1
         else:
             engine.farm[engine.ends[reason]] += 1
-        engine.farm[engine.BYTES_OUT] += self.bytes_out
+        engine.farm[_BYTES_OUT] += self.bytes_out
         if engine.access_log is not None:
             engine.access_log(self, reason)
         self.download = None

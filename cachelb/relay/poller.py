@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
+from typing import Final
 
-EVENTS = 256  # handled before the loop's own timers and tasks get their turn
+EVENTS: Final = 256  # handled before the loop's own timers and tasks get their turn
 
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_READ = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
-_WRITE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+_READ: Final = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
+_WRITE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 
 
 class Poller:

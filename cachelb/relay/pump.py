@@ -14,16 +14,17 @@ audits itself: a spliced body is done only when bytes in, bytes out and the decl
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import Final, Protocol
 
 from cachelb.errors import Reason
 from cachelb.http.framing import ChunkError, ChunkScanner
 from cachelb.relay.ends import Buffer, End
 from cachelb.relay.pipes import Pipe, Pipes
 
-READ_BYTES = 65536  # one read of a body that is copied
-SPLICE_BYTES = 65536  # bodies with at least so much to come are spliced; below, two more system calls cost more than the copy
-SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+READ_BYTES: Final = 65536  # one read of a body that is copied
+# Bodies with at least so much to come are spliced; below, two more system calls cost more than the copy.
+SPLICE_BYTES: Final = 65536
+SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class Owner(Protocol):

@@ -92,7 +92,7 @@ def test_byte_by_byte_gives_the_same_with_and_without_the_hint() -> None:
         (b"X-Connection: keep-alive", b"Connection: keep-alive"),
         (b"Cache-Control: no-store", b"Vary: *", b"Expires: 0"),
         (b"Vary: a, *",),
-        (b"Cache-Status: o;hit, n;fwd=miss", b"Content-Type:  "),
+        (b"Cache-Status: o;hit, n;fwd=miss", b"Content-Type:  a/b"),
         (b"expires: Sat, 21 Nov 2026 00:51:45 GMT",),
         (b"x-odd: a", b"Te-st: b", b"Upgrade-Insecure: c", b"Keep-Alive-Not: d", b"Content-Lengthy: 3", b"_x: 1"),
     ],
@@ -104,6 +104,11 @@ def test_both_readers_agree_where_the_fast_one_answers(lines: tuple[bytes, ...],
     data = b"\r\n".join([status, *lines, b"", b"body"])
     assert response._fast_head(data) is not None
     assert as_dict(scan_response(data, LIMITS)) == as_dict(response._scan_slowly(data, LIMITS))
+
+
+@pytest.mark.parametrize("line", [b"Content-Type:", b"Content-Type: \t ", b"Content-Type: a/b ", b"content-type:a/b\t"])
+def test_blanks_around_a_content_type_are_not_part_of_it(line: bytes) -> None:
+    assert read(line).content_type == (b"a/b" if b"a/b" in line else b"-")
 
 
 def test_hop_by_hop_fields_are_removed_and_others_stay_in_order() -> None:

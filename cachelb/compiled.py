@@ -1,0 +1,110 @@
+"""Runs the relay's busiest modules compiled, where that has been built: the same source, by mypyc.
+
+``python -m cachelb.tools.compile`` puts the compiled modules into a folder of their own in site-packages, never beside the
+sources, with the hash of every source that they were made from.  They are used only while all of these are unchanged, so what
+runs is always what is written; after a change the sources run, uncompiled, until they are compiled again.
+
+``CACHELB_COMPILED=0`` in the environment runs the sources, ``1`` refuses to run without the compiled modules.
+
+CPU of a worker per request, 400 B on 32 kept connections, as a ratio to HAProxy in the same run (2026-11): 1.31 uncompiled,
+1.14 compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+VARIABLE = "CACHELB_COMPILED"
+FOLDER = "cachelb_compiled"  # in site-packages
+MANIFEST = "manifest.json"
+GROUP = "cachelb"  # mypyc puts the code of all modules into one library, cachelb__mypyc
+PACKAGE = Path(__file__).parent
+
+# Those that a request passes through, and nothing else: what is not here can be replaced by a test, stepped into by a debugger.
+MODULES = (
+    *(f"http.{name}" for name in ("caching", "fields", "framing", "grammar", "head", "response", "rewrite", "url")),
+    *(f"relay.{name}" for name in ("answer", "attempts", "client", "ends", "engine", "exchange", "memo", "plan", "poller")),
+    *(f"relay.{name}" for name in ("pump", "upstream")),
+    *(f"routing.{name}" for name in ("classify", "learned", "ring", "route", "table")),
+)
+
+in_use = False
+"""Whether the compiled modules are what runs."""
+
+why_not = ""
+"""Why they are not, in a sentence; empty when they are."""
+
+
+def source_of(module: str) -> Path:
+    """The source of a module that is named as in ``MODULES``."""
+    return PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def fingerprint() -> dict[str, str]:
+    """What compiled modules must have been made from to be used: the interpreter, and each source's SHA-256."""
+    hashes = {module: hashlib.sha256(source_of(module).read_bytes()).hexdigest() for module in MODULES}
+    return {"interpreter": sysconfig.get_config_var("SOABI") or "", **hashes}
+
+
+def folder() -> Path:
+    """Where compiled modules are kept for the running interpreter."""
+    return Path(sysconfig.get_path("platlib")) / FOLDER
+
+
+def problem(where: Path) -> str:
+    """Why the modules in ``where`` cannot be used, in a sentence; empty if they can be."""
+    try:
+        manifest = json.loads((where / MANIFEST).read_text("utf-8"))
+    except FileNotFoundError:
+        return "they have not been compiled (python -m cachelb.tools.compile)"
+    except (OSError, ValueError) as exc:
+        return f"{where / MANIFEST} cannot be read: {exc}"
+    if manifest != fingerprint():
+        return "the sources have changed since they were compiled (python -m cachelb.tools.compile)"
+    return ""
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Finds the compiled modules in one folder, and nothing else."""
+
+    def __init__(self, where: Path) -> None:
+        suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+        self._files = {f"cachelb.{module}": where.joinpath("cachelb", *module.split(".")) for module in MODULES}
+        self._files[f"{GROUP}__mypyc"] = where / f"{GROUP}__mypyc"
+        self._suffix = suffix
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """As Python asks its finders."""
+        found = self._files.get(fullname)
+        if found is None:
+            return None
+        return importlib.util.spec_from_file_location(fullname, found.with_name(found.name + self._suffix))
+
+
+def activate() -> None:
+    """From here on import the compiled modules, if they may and can be used.
+
+    Raises:
+        ImportError: The environment asks for them, and they cannot be used.
+    """
+    global in_use, why_not
+    wanted = os.environ.get(VARIABLE, "")
+    where = folder()
+    why_not = f"{VARIABLE}=0" if wanted == "0" else problem(where)
+    if not why_not:
+        sys.meta_path.insert(0, Finder(where))
+        in_use = True
+    elif wanted == "1":
+        raise ImportError(f"{VARIABLE}=1, but the compiled modules cannot be used: {why_not}")
