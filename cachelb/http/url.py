@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from cachelb.errors import BadRequest, Reason
 
 # Squid's own list; 0 stands for schemes that have none.
 DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ftp": 21, b"gopher": 70, b"wais": 210, b"whois": 43}
-_HOST_BYTES_MAX = 255  # SQUIDHOSTNAMELEN; a DNS name has 253 at most
+_HOST_BYTES_MAX: Final = 255  # SQUIDHOSTNAMELEN; a DNS name has 253 at most
 
 # The usual case, canonical already: 0.5 us against 1.3 us for the general way (2026-11).  A last label that does not
 # begin with a letter may be an address and goes the general way.
 _HOST = rb"(?:[0-9a-z_-]++\.)*+[a-z][0-9a-z_-]*+"
 _canonical = re.compile(rb"http://(" + _HOST + rb")(/.*+)", re.DOTALL).fullmatch
-_canonical_host = re.compile(_HOST).fullmatch
+_canonical_host: Final = re.compile(_HOST).fullmatch
+# The whole first line of the usual request for such a URL: method, URL, host, path.
+_usual_line: Final = re.compile(rb"(GET|HEAD) (http://(" + _HOST + rb")(/[\x21-\x7e\x80-\xff]*+)) HTTP/1\.1").fullmatch
 # What `canonical` takes besides: a port that is not the default, and IPv4 addresses.  1 us against 7 us (2026-11).
 _PORT = rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -100,6 +102,18 @@ def parse_absolute(target: bytes) -> Url:
         if url.scheme not in (b"http", b"https"):
             url.key = b"%b://%b@%b%b" % (url.scheme, userinfo, url.authority, url.path)
     return url
+
+
+def usual_line(first: bytes) -> tuple[bytes, Url] | None:
+    """Method and URL of a first line, without its CRLF, that is GET or HEAD for a canonical URL over HTTP/1.1; else None.
+
+    0.8 us, against 3 us for ``head.scan_request`` and ``parse_absolute``, which take what this leaves (2026-11).
+    """
+    match = _usual_line(first)
+    if match is None:
+        return None
+    method, target, host, path = match.groups()
+    return None if len(host) > _HOST_BYTES_MAX else (method, Url(b"http", host, 80, path, target, host))
 
 
 def canonical(target: bytes) -> bytes:

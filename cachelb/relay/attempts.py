@@ -58,8 +58,8 @@ class Attempts:
     """The part of an exchange that finds a connection.  ``Exchange`` adds the request and the answer."""
 
     __slots__ = (
-        "attempt", "body", "body_used", "client", "detail", "engine", "head", "last_reason", "line", "link", "phase", "race",
-        "target", "targets", "tried", "upload",
+        "attempt", "body", "body_used", "client", "detail", "engine", "head", "last_reason", "line", "link", "partial", "phase",
+        "race", "target", "targets", "tried", "upload",
     )  # fmt: skip
 
     def __init__(self, client: Client, engine: Engine) -> None:
@@ -71,6 +71,7 @@ class Attempts:
         self.body = 0
         self.body_used = False
         self.targets: Sequence[Target] = ()
+        self.partial = False  # targets is only the first of them
         self.attempt = 0
         self.tried = 0
         self.target: Target | None = None  # who was asked last
@@ -105,7 +106,7 @@ class Attempts:
 
         again: if it is not the first one, the one before has failed.
         """
-        while self.attempt < len(self.targets) and self.tried < TARGETS_MAX:
+        while self.tried < TARGETS_MAX and (self.attempt < len(self.targets) or self._find_others()):
             target = self.targets[self.attempt]
             if self.tried and again:
                 self.engine.count("retries")
@@ -124,6 +125,15 @@ class Attempts:
                 return
             self.attempt += 1
         self.targets_failed()
+
+    def _find_others(self) -> bool:
+        """Find out who comes after the owner; False if nobody does, or that is known already."""
+        if not self.partial:
+            return False
+        self.partial = False
+        owners = self.engine.planner.owners(self.line.key)
+        self.targets = (*self.targets, *(target for target in owners if target not in self.targets))
+        return self.attempt < len(self.targets)
 
     def targets_failed(self) -> None:
         """Every target that may be asked has failed: the last failure is the reason."""
@@ -265,6 +275,7 @@ class Attempts:
         self.last_reason = Reason.NODE_DEAD
         self.detail = f"{dead.name} was declared dead"
         self.targets = targets
+        self.partial = False
         self.attempt = 0
         self.tried = 0
         self.try_targets()

@@ -260,6 +260,18 @@ class Engine:
                 self.blocks.put(rest, block)
         return self._plan_line(data, head, block.fields.host), block, head.size
 
+    def plan_usual(self, first: bytes, block: BlockPlan, size: int) -> LinePlan[Target] | None:
+        """A plan for the usual first line of a whole head of ``size`` bytes, whose ``block`` is known; None: see ``plan``."""
+        line = self.lines.get(first)
+        if line is not None:
+            return line
+        if len(first) > min(MEMO_LINE_BYTES, self.limits.url_bytes) or size > self.limits.head_bytes:
+            return None
+        line = self.planner.plan_usual_line(first)
+        if line is not None:
+            self.lines.put(first, line)
+        return line
+
     def _plan_line(self, data: bytes, head: RequestHead, host: bytes | None) -> LinePlan[Target]:
         origin_form = head.target.startswith(b"/")
         first = data[: data.find(b"\r\n")]

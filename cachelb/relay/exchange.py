@@ -77,6 +77,7 @@ class Exchange(Answer):
             self._farm_dead()
             return
         self.targets = targets
+        self.partial = line.partial
         engine.farm[_HASHED] += 1
         self.head = b"".join((line.head, block.pre, self.client.ip_bytes if block.ip else b"", block.post))
         idle = targets[0].idle
@@ -158,7 +159,7 @@ class Exchange(Answer):
             self._farm_dead()
             return
         self.engine.count("hashed")
-        self._send_to(targets, self._node_head())
+        self._send_to(targets, self._node_head(), self.line.partial and targets is self.line.targets)
 
     def _farm_dead(self) -> None:
         if self._may_go_around():
@@ -214,8 +215,9 @@ class Exchange(Answer):
     def _node_head(self) -> bytes:
         return self.engine.planner.node_head(self.line, self.block, self.client.ip_bytes, upgrade=self.upgrading)
 
-    def _send_to(self, targets: tuple[Target, ...], head: bytes) -> None:
+    def _send_to(self, targets: tuple[Target, ...], head: bytes, partial: bool = False) -> None:
         self.targets = targets
+        self.partial = partial
         self.head = head
         self.try_targets()
 
@@ -230,6 +232,7 @@ class Exchange(Answer):
         if self.line.method == b"CONNECT":
             self.head = b""
             self.targets = (target,)
+            self.partial = False
             self.tried = 1
             if not self.connect(target):
                 self.fail(self.last_reason, self.detail)

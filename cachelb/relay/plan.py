@@ -12,13 +12,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.fields import RequestFields, request_fields
 from cachelb.http.head import RequestHead
 from cachelb.http.rewrite import EditPolicy, is_loop, request_edit
-from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin
+from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin, usual_line
 from cachelb.relay import pages
 from cachelb.routing.classify import INTERNAL_PREFIX, BypassRules, Here, Kind, Policy, Verdict, classify
 from cachelb.routing.ports import PortSet
@@ -28,10 +28,10 @@ from cachelb.routing.table import Table
 if TYPE_CHECKING:
     from cachelb.config import Config
 
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110, section 9.2.2
-OWNERS = 3  # as many as are tried for one request (attempts.TARGETS_MAX)
+IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110, section 9.2.2
+OWNERS: Final = 3  # as many as are tried for one request (attempts.TARGETS_MAX)
 
-NO_FIELDS = request_fields(b"")
+NO_FIELDS: Final = request_fields(b"")
 
 T = TypeVar("T")
 
@@ -41,18 +41,19 @@ class LinePlan(Generic[T]):
 
     Attributes:
         method, target, minor: as received; form: absolute, origin, authority or asterisk; url: None for the last two.
-        key: the canonical URL, which is hashed; segment: host and first path segment; host and port: where direct goes.
+        key: the canonical URL, which is hashed; host and port: where direct goes.
         plain: a GET or HEAD over HTTP/1.1 that would be hashed, if its fields do not say otherwise.
         internal: an internal page by its full URL: ours, if that names where the client has connected to.
         idempotent: may be repeated; can_go_direct: the scheme is one that we speak.
-        targets: whom to ask, in order; empty where no node is in service, or nothing is hashed.
+        targets: whom to ask, in order; empty where no node is in service, or nothing is hashed.  partial: only the first of
+            them; the others are found out when that one fails.
         head: first line and Host as a node is sent them.
         told_until: when a hit is worth telling the supervisor again; vain_until: a miss with nothing fresh (sightings.py).
     """
 
     __slots__ = (
-        "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "method", "minor", "plain", "port", "segment",
-        "target", "targets", "told_until", "url", "vain_until",
+        "_segment", "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "method", "minor", "partial",
+        "plain", "port", "target", "targets", "told_until", "url", "vain_until",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, minor: int, form: str = "") -> None:
@@ -62,7 +63,7 @@ class LinePlan(Generic[T]):
         self.form = form
         self.url: Url | None = None
         self.key = target
-        self.segment = b""
+        self._segment: bytes | None = None
         self.host = b""
         self.port = 0
         self.plain = False
@@ -70,9 +71,17 @@ class LinePlan(Generic[T]):
         self.idempotent = method in IDEMPOTENT
         self.can_go_direct = False
         self.targets: tuple[T, ...] = ()
+        self.partial = False
         self.head = b""
         self.told_until = 0.0
         self.vain_until = 0.0
+
+    @property
+    def segment(self) -> bytes:
+        """As ``Url.segment``; empty where there is no URL.  Made on demand: most requests never ask."""
+        if self._segment is None:
+            self._segment = b"" if self.url is None else self.url.segment
+        return self._segment
 
 
 class BlockPlan:
@@ -137,6 +146,9 @@ class Planner(Generic[T]):
         self.admits = admits
         self.via_name = settings.via_name
         self.bypass_mode = settings.bypass_mode
+        self._alone = [(target,) for target in targets]
+        self._has_rules = settings.policy.rules.active
+        self._takes_80 = settings.policy.safe_ports.allows(80)
         self._all_take = all(admits in (ADMIT_ALL, ADMIT_NONE) for admits in self.admits)
         self._pseudonym = settings.via_name.encode("latin-1")
         self._edits = {
@@ -206,7 +218,6 @@ class Planner(Generic[T]):
         plan: LinePlan[T] = LinePlan(head.method, head.target, head.minor, form)
         plan.url = url
         plan.key = url.key
-        plan.segment = url.segment
         plan.host = url.host
         plan.port = url.port
         plan.can_go_direct = url.scheme == b"http"
@@ -218,6 +229,29 @@ class Planner(Generic[T]):
             plan.targets = self.owners(url.key)
         return plan
 
+    def plan_usual_line(self, first: bytes) -> LinePlan[T] | None:
+        """As ``plan_line`` for a first line that is the usual one, without its CRLF; None for all others.
+
+        It is what a request for a URL that is not remembered costs, so it finds only the owner: 2 us instead of 7 (2026-11).
+        """
+        usual = usual_line(first)
+        if usual is None or self.table is None or self._has_rules or not self._takes_80:
+            return None
+        method, url = usual
+        if url.path.startswith(INTERNAL_PREFIX):
+            return None
+        index = self.table.owner(url.key)
+        if index < 0 or self.admits[index] != ADMIT_ALL:
+            return None
+        plan: LinePlan[T] = LinePlan(method, url.key, 1, "absolute")
+        plan.url = url
+        plan.host = url.host
+        plan.port = 80
+        plan.can_go_direct = plan.plain = plan.partial = True
+        plan.head = b"".join((first, b"\r\nHost: ", url.host, b"\r\n"))
+        plan.targets = self._alone[index]
+        return plan
+
     def owners(self, key: bytes) -> tuple[T, ...]:
         """Whom to ask for ``key``, in order; empty where no node is in service."""
         if self.table is None:
@@ -227,7 +261,7 @@ class Planner(Generic[T]):
     def holders(self, line: LinePlan[T]) -> tuple[T, ...]:
         """Whom to ask for what only a cache may answer: also nodes that take no requests, but have what they took before."""
         if self.table is None or self._all_take:
-            return line.targets
+            return self.owners(line.key) if line.partial else line.targets
         return tuple(self.targets[i] for i in likely_holders(self.table, line.key, self.admits, OWNERS))
 
     # -- the general case
