@@ -359,8 +359,7 @@ class Engine:
                 client.crashed(exc)
         if self.door.resting:
             self.door.watch()
-        if self.sightings.seen:
-            self.sightings.flush()
+        self.sightings.flush()
         if self._ticks % 5 == 0:
             self.fleet.expire(now)
             self.origins.expire(now)
@@ -379,8 +378,7 @@ class Engine:
     def _close(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
-        if self.sightings.seen:
-            self.sightings.flush()
+        self.sightings.flush()
         self.fleet.close()
         self.origins.close()
         self.internal.close()

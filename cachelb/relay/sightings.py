@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 # What a worker tells in 0.2 s at most: at 4 us each that is a tenth of the supervisor's time (2026-11).
 SEEN_PER_TICK = 4096
 BYTES_PER_TICK = 1 << 20
+# Of hits, which are told to confirm what is known, fewer: with 10 million URLs, each asked for once in a while, they would
+# cost more than relaying does.  What is passed over is told at its next hit; store logs and digests say it anyway.
+HITS_PER_TICK = 512
 URL_BYTES_MAX = 8191  # Squid's MAX_URL: nobody can ask for more by ICP
 AGAIN_S = 60.0  # how often what did not change is told: the index may have lost it, or another worker said otherwise
 AGAIN_MIN_S = 5.0  # of what is stale already, or nearly so
@@ -53,6 +56,7 @@ class Sightings:
         self.clock = time.time
         self.seen: list[Seen] = []
         self._bytes = 0
+        self._hits = 0
 
     def answered(self, exchange: Answer, target: Target, head: ResponseHead) -> None:
         """A node has answered: a miss, or a hit that is to be told again."""
@@ -62,6 +66,9 @@ class Sightings:
         is_get = line.method == b"GET"
         now, wall = self.engine.now, int(self.clock())
         if head.hit:
+            if self._hits >= HITS_PER_TICK:
+                return
+            self._hits += 1
             # A HEAD is answered from an object of its own, too, for which nobody asks.
             until = held_until(head.status, head.head, wall) if is_get else 0
             line.told_until = now + min(max(until - wall, AGAIN_MIN_S), AGAIN_S) if is_get else math.inf
@@ -100,7 +107,10 @@ class Sightings:
             self._tell(target, 0, line.key)
 
     def flush(self) -> None:
-        """Tell what was seen."""
+        """Tell what was seen; a new tick begins."""
+        self._hits = 0
+        if not self.seen:
+            return
         seen, self.seen, self._bytes = self.seen, [], 0
         if self.engine.tell_seen is not None:
             self.engine.tell_seen(seen)
