@@ -1,4 +1,5 @@
-# make venv | setup | demo | test | fuzz | lint | bench | bench-peers | profile     Everything is installed into .venv by the first of them.
+# make venv | setup | demo | test | fuzz | lint | compiled | bench | bench-peers | profile     Everything is installed into .venv first.
+# COMPILE= runs the sources as they are; otherwise the busiest modules are compiled where there is a C compiler.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,10 +11,18 @@ TESTS ?=
 FUZZ_S ?= 60
 FUZZ ?=
 
-.PHONY: venv setup demo test fuzz lint bench bench-peers profile lock clean squid
+COMPILE ?= --if-possible
+
+.PHONY: venv compiled setup demo test fuzz lint bench bench-peers profile lock clean squid
 
 # all that a director needs; on its own machine the package of a Squid would take port 3128 at the next boot
 venv: $(STAMP)
+	@[ -z "$(COMPILE)" ] || $(BIN)/python -m cachelb.tools.compile $(COMPILE)
+
+# installs the C compiler, too
+compiled: $(STAMP)
+	@.ci/packages --compiler $(BIN)/python
+	@$(BIN)/python -m cachelb.tools.compile
 
 setup: venv squid
 
@@ -30,11 +39,14 @@ squid:
 demo: setup
 	$(BIN)/cachelb demo $(DEMO)
 
+# the sources, then what a request passes through once more, compiled
 test: setup
 	$(BIN)/python -m pytest $(TESTS)
+	@[ -n "$(TESTS)" ] || ! CACHELB_COMPILED=1 $(BIN)/python -c "import cachelb" 2>/dev/null || \
+	  CACHELB_COMPILED=1 $(BIN)/python -m pytest -r fE tests/relay tests/unit/http tests/unit/routing
 
 fuzz: venv
-	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_S) $(FUZZ)
+	CACHELB_COMPILED=0 $(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_S) $(FUZZ)
 
 lint: venv
 	$(BIN)/ruff check .
@@ -42,7 +54,7 @@ lint: venv
 
 # all of it into docs/, half an hour; BENCH="--quick", BENCH="--scenarios memory --docs docs" for a part
 BENCH ?= --docs docs
-bench: setup $(VENV)/.bench
+bench: setup compiled $(VENV)/.bench
 	@.ci/packages haproxy nginx wrk
 	$(BIN)/python -m cachelb.tools.bench $(BENCH)
 
@@ -56,7 +68,7 @@ profile: setup
 	$(BIN)/python -m cachelb.tools.bench.profile $(PROFILE)
 
 # what peers ask: ICP beside Squid's, ICP while HTTP runs at full load, a rebuild of the digest, the index
-bench-peers: setup
+bench-peers: setup compiled
 	@.ci/packages nginx wrk
 	$(BIN)/python -m cachelb.tools.bench.icp
 	$(BIN)/python -m cachelb.tools.bench.icp_http

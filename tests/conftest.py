@@ -1,4 +1,7 @@
-"""What holds for all tests: the signals that the programs under test are sent reach them.
+"""What holds for all tests: they run the sources, and the signals that the programs under test are sent reach them.
+
+Compiled modules (``cachelb.compiled``) do not let tests put fakes in the place of their parts, so within pytest the sources
+run, unless ``CACHELB_COMPILED=1`` asks for the others; directors that tests start use what a user's would.
 
 A shell's ``&`` and ``nohup`` make SIGINT and SIGHUP ignored, and that is inherited by every process below: nothing could be
 interrupted or reloaded, and tests waited for ever.  A handler is not inherited, and one that does nothing keeps pytest itself
@@ -7,8 +10,21 @@ running at a hangup, as before.
 
 from __future__ import annotations
 
+import os
 import signal
+
+import pytest
+
+os.environ.setdefault("CACHELB_COMPILED", "0")  # before anything imports cachelb
 
 for _number in (signal.SIGHUP, signal.SIGINT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda *_: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where compiled modules are asked for, leave out what only the sources let a test do."""
+    if os.environ["CACHELB_COMPILED"] == "1":
+        for item in items:
+            if item.get_closest_marker("sources"):
+                item.add_marker(pytest.mark.skip(reason="it looks into a module, or puts a fake into it: for the sources"))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes import PATIENCE_S, FakeSquid, Peer, get, ok
+from processes import users_environment
 
 from cachelb.demo.leash import Leash
 from cachelb.demo.squid import free_port
@@ -103,7 +104,7 @@ class LiveDirector:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(self.directory / "site")},
+                env={**users_environment(), "PYTHONPATH": str(self.directory / "site")},
             )
         self._leash.watch(self.process.pid)
 

@@ -73,6 +73,8 @@ DOORS = {
     "pydantic": ("cachelb/config.py",),
     "pydantic_core": ("cachelb/config.py",),
     "pyroute2": ("cachelb/hostnet.py",),
+    "mypyc": ("tools/compile.py",),
+    "setuptools": ("tools/compile.py",),
     "uvloop": ("cachelb/supervisor.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
 }
 

@@ -8,7 +8,7 @@ Rules that need the method or the version are in ``framing``.
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.grammar import parse_length, split_list
@@ -22,6 +22,13 @@ _COMMON_OPTIONS = {
     b"close": frozenset([b"close"]),
 }
 _hops = re.compile(rb"[0-9]{1,9}+").fullmatch
+
+
+_NAMES: Final = (
+    "authorization", "chunked", "close", "connection_options", "content_length", "expect_continue", "forwarded_for",
+    "host", "keep", "max_forwards", "no_store", "only_if_cached", "referer", "rest", "trailer", "upgrade",
+    "user_agent", "via",
+)  # fmt: skip
 
 
 class RequestFields:
@@ -68,7 +75,7 @@ class RequestFields:
         self.trailer = b""
 
     def __repr__(self) -> str:
-        return "RequestFields(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__) + ")"
+        return "RequestFields(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in _NAMES) + ")"
 
 
 def request_fields(block: bytes) -> RequestFields:

@@ -76,6 +76,12 @@ _STATUSES: Final = {str(status).encode(): status for status in range(100, 1000)}
 _LEARNABLE: Final = frozenset((200, 203, 300, 301, 308, 404, 410))
 
 
+_NAMES: Final = (
+    "chunked", "content_length", "content_type", "head", "hit", "keep_alive", "minor", "size", "squid_error",
+    "status", "storable", "uncacheable", "upgrade",
+)  # fmt: skip
+
+
 class ResponseHead:
     """One answer's head and what it means.
 
@@ -112,7 +118,7 @@ class ResponseHead:
     head: bytes
 
     def __repr__(self) -> str:
-        return "ResponseHead(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__) + ")"
+        return "ResponseHead(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in _NAMES) + ")"
 
 
 def scan_response(data: bytes, limits: Limits, seen: int = 0) -> ResponseHead | None:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cachelb.relay")
 
-TICK_S: Final = 0.2
+TICK_S = 0.2
 MEMO_LINE_BYTES: Final = 1024  # longer first lines and blocks are judged anew each time: the memos' memory is bounded by these
 MEMO_BLOCK_BYTES: Final = 2048
 MEMO_BLOCKS: Final = 4096

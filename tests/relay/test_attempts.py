@@ -84,6 +84,7 @@ def test_nodes_that_do_not_accept_end_in_a_504(make_farm):
     assert farm.ended() == {"connect_timeout": 1}
 
 
+@pytest.mark.sources
 @rows("several", [False, True])
 @rows("lacking", [errno.EMFILE, errno.EADDRNOTAVAIL])
 def test_what_the_director_lacks_is_not_blamed_on_the_nodes(make_farm, monkeypatch, lacking, several):

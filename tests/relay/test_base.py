@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
+
 from cachelb.counters import BLOCK_BYTES
 from cachelb.relay.base import Relay
 from cachelb.relay.engine import Engine
 
 
+@pytest.mark.sources
 def test_the_engine_has_the_four_verbs_and_their_arguments():
     for verb in ("start", "apply", "counters", "drain"):
         wanted, had = (inspect.signature(getattr(kind, verb)) for kind in (Relay, Engine))

@@ -323,6 +323,7 @@ def test_nor_is_a_miss_that_the_node_has_given_whole(ear):
 # -- limits
 
 
+@pytest.mark.sources
 @rows("limit", ["SEEN_PER_TICK", "BYTES_PER_TICK"])
 def test_what_is_too_much_for_one_tick_is_counted_and_dropped(ear, monkeypatch, limit):
     farm = ear.farm

@@ -46,7 +46,7 @@ def feed(data: bytes) -> ResponseHead | None:
 
 
 def as_dict(head: ResponseHead | None) -> dict[str, Any] | None:
-    return None if head is None else {name: getattr(head, name) for name in ResponseHead.__slots__}
+    return None if head is None else {name: getattr(head, name) for name in response._NAMES}
 
 
 def test_a_squid_answer_is_read() -> None:
@@ -97,6 +97,7 @@ def test_byte_by_byte_gives_the_same_with_and_without_the_hint() -> None:
         (b"x-odd: a", b"Te-st: b", b"Upgrade-Insecure: c", b"Keep-Alive-Not: d", b"Content-Lengthy: 3", b"_x: 1"),
     ],
 )
+@pytest.mark.sources
 @pytest.mark.parametrize("status", [b"HTTP/1.1 200 OK", b"HTTP/1.1 404 ", b"HTTP/1.0 302 Found"])
 def test_both_readers_agree_where_the_fast_one_answers(lines: tuple[bytes, ...], status: bytes) -> None:
     if status.startswith(b"HTTP/1.0"):

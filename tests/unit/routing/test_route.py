@@ -119,6 +119,7 @@ class CountingTable(Ring):
         return super().owners(key, count)
 
 
+@pytest.mark.sources
 @pytest.mark.parametrize(("dead", "asked"), [(0, [3]), (1, [3, 4]), (200, [3, 6, 18, 66, 200])])
 def test_no_more_owners_are_asked_for_than_dead_nodes_require(dead: int, asked: list[int]) -> None:
     table = CountingTable([Member(f"n{index}", 1) for index in range(200)])
