@@ -373,6 +373,7 @@ def test_more_than_a_chunked_body_is_never_passed_on(farm):
     assert not asked_again(farm, client, link)
 
 
+@pytest.mark.sources
 def test_an_answer_that_overtakes_the_requests_head_ends_its_connection(farm, monkeypatch):
     def open_narrow(*of):
         link = upstream.open_link(*of)
