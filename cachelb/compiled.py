@@ -33,8 +33,8 @@ PACKAGE = Path(__file__).parent
 # Those that a request passes through, and nothing else: what is not here can be replaced by a test, stepped into by a debugger.
 MODULES = (
     *(f"http.{name}" for name in ("caching", "fields", "framing", "freshness", "grammar", "head", "response", "rewrite", "url")),
-    *(f"relay.{name}" for name in ("answer", "attempts", "client", "ends", "engine", "exchange", "memo", "plan", "poller")),
-    *(f"relay.{name}" for name in ("pump", "sightings", "upstream")),
+    *(f"relay.{name}" for name in ("answer", "attempts", "client", "door", "ends", "engine", "exchange", "memo", "plan")),
+    *(f"relay.{name}" for name in ("poller", "pump", "sightings", "upstream")),
     *(f"routing.{name}" for name in ("classify", "learned", "ring", "route", "table")),
 )
 

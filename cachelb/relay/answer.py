@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from cachelb.counters import FARM_INDEX
 from cachelb.errors import BadMessage, BadResponse, Reason
-from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkScanner, response_body
+from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkError, ChunkScanner, response_body
 from cachelb.http.response import ResponseHead, scan_response
 from cachelb.relay.attempts import BODY, TUNNEL, Attempts
 from cachelb.relay.pump import Pump
@@ -98,6 +98,8 @@ class Answer(Attempts):
             return
         size = head.size
         have = len(data) - size
+        if length == CHUNKED and self.upload is None and self.line.minor and self._is_whole(data, size):
+            length = have
         if 0 <= length <= have and self.upload is None:
             # The usual case: the whole answer is here.
             self.reusable = head.keep_alive and have == length
@@ -105,6 +107,16 @@ class Answer(Attempts):
             self._whole_answer(head, data[size : size + length] if short else memoryview(data)[size : size + length])
         else:
             self._long_answer(link, head, length, memoryview(data)[size:])
+
+    def _is_whole(self, data: bytes, start: int) -> bool:
+        """Whether ``data[start:]`` is exactly one chunked body: then it is relayed as if its length were known."""
+        if not data.endswith(b"0\r\n\r\n"):
+            return False
+        scanner = ChunkScanner(self.engine.limits.head_bytes)
+        try:
+            return scanner.scan(data, start) == len(data) and scanner.done
+        except ChunkError:
+            return False  # the pump will say so
 
     def _count(self, link: Link, head: ResponseHead) -> None:
         """Note what an answer's head says."""
@@ -209,7 +221,7 @@ class Answer(Attempts):
         self.client.deadline = self.engine.now + self.engine.timeouts.idle_body_s
         try:
             if scanner is not None:
-                self.client.send(out)
+                self.client.send(out, more=len(body) > 0 and not dechunk)
             elif body and length:
                 count = len(body) if length < 0 else min(len(body), length)
                 if count < len(body):

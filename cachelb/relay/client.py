@@ -49,7 +49,7 @@ class Client(End):
         "begun", "deadline", "denied", "engine", "eof", "exchange", "inbuf", "ip", "ip_bytes", "lingered", "state",
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, sock: socket.socket, ip: str, denied: bool) -> None:
+    def __init__(self, engine: Engine, sock: socket.SocketType, ip: str, denied: bool) -> None:
         super().__init__(engine.poller, sock)
         self.engine = engine
         self.ip = ip

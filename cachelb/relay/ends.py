@@ -16,7 +16,7 @@ Buffer = bytes | memoryview
 
 
 class Loop(Protocol):
-    """What an End needs of its loop: a ``Poller``, or any asyncio loop."""
+    """What an End needs of its loop; ``forget`` is for a descriptor that is closed next."""
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None: ...
 
@@ -25,6 +25,8 @@ class Loop(Protocol):
     def add_writer(self, fd: int, callback: Callable[[], object]) -> None: ...
 
     def remove_writer(self, fd: int) -> bool: ...
+
+    def forget(self, fd: int) -> None: ...
 
     def call_soon(self, callback: Callable[[], object]) -> asyncio.Handle: ...
 
@@ -41,7 +43,7 @@ class End:
 
     __slots__ = ("closed", "drained", "fd", "loop", "reading", "sock", "unsent")
 
-    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+    def __init__(self, loop: Loop, sock: socket.SocketType) -> None:
         self.loop = loop
         self.sock = sock
         self.fd = sock.fileno()
@@ -74,8 +76,11 @@ class End:
             self.reading = False
             self.loop.remove_reader(self.fd)
 
-    def send(self, data: Buffer) -> bool:
+    def send(self, data: Buffer, more: bool = False) -> bool:
         """Send ``data``, or what the socket takes of it and the rest later.
+
+        Args:
+            more: the next piece is sent at once: it may travel with this one.
 
         Returns:
             True when all of it is out; otherwise ``drained`` is called when it is.
@@ -88,7 +93,7 @@ class End:
             self.unsent = memoryview(bytes(self.unsent) + bytes(data))
             return False
         try:
-            sent = self.sock.send(data)
+            sent = self.sock.send(data, socket.MSG_MORE) if more else self.sock.send(data)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
@@ -156,11 +161,8 @@ class End:
         if self.closed:
             return
         self.closed = True
-        if self.reading:
-            self.reading = False
-            self.loop.remove_reader(self.fd)
-        # Also where no writer was added by us: a pump may have one on this descriptor.
-        self.loop.remove_writer(self.fd)
+        self.reading = False
+        self.loop.forget(self.fd)  # a pump may have a writer on it, too
         self.unsent = None
         self.drained = None
         self.sock.close()

@@ -36,11 +36,11 @@ class Exhausted(socket.socket):
 
     failures = 3
 
-    def accept(self):
+    def _accept(self):
         if self.failures:
             self.failures -= 1
             raise OSError(errno.EMFILE, "Too many open files")
-        return super().accept()
+        return super()._accept()
 
 
 def test_a_lack_of_descriptors_is_waited_for(farm):

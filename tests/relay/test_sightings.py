@@ -313,7 +313,9 @@ def test_nor_is_a_miss_that_the_node_has_given_whole(ear):
     link.read_head()
     (served,) = farm.engine.clients
     served.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    link.send(answer_head(date(), MISS, FRESH, "Transfer-Encoding: chunked") + chunk(b"x" * 60000))
+    link.send(answer_head(date(), MISS, FRESH, "Transfer-Encoding: chunked"))
+    client.read_head()
+    link.send(chunk(b"x" * 60000))
     farm.wait_until(lambda: served.unsent is not None and served.exchange.download.has_all())
     client.reset()
     farm.wait_for_end("client_gone")

@@ -44,6 +44,10 @@ class HandLoop:
     def remove_writer(self, fd: int) -> bool:
         return self.writers.pop(fd, None) is not None
 
+    def forget(self, fd: int) -> None:
+        self.remove_reader(fd)
+        self.remove_writer(fd)
+
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         self.timers.append(Timer(delay_s, callback))
         return self.timers[-1]
