@@ -104,8 +104,10 @@ def parse_absolute(target: bytes) -> Url:
     return url
 
 
-def usual_line(first: bytes) -> tuple[bytes, Url] | None:
-    """Method and URL of a first line, without its CRLF, that is GET or HEAD for a canonical URL over HTTP/1.1; else None.
+def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
+    """Method, URL, host and path of a first line, without its CRLF, that asks for a canonical URL by GET or HEAD over HTTP/1.1.
+
+    None for every other line.
 
     0.8 us, against 3 us for ``head.scan_request`` and ``parse_absolute``, which take what this leaves (2026-11).
     """
@@ -113,7 +115,7 @@ def usual_line(first: bytes) -> tuple[bytes, Url] | None:
     if match is None:
         return None
     method, target, host, path = match.groups()
-    return None if len(host) > _HOST_BYTES_MAX else (method, Url(b"http", host, 80, path, target, host))
+    return None if len(host) > _HOST_BYTES_MAX else (method, target, host, path)
 
 
 def canonical(target: bytes) -> bytes:

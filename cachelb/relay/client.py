@@ -105,8 +105,8 @@ class Client(End):
         line = engine.lines.young.get(first)
         block = engine.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
         size = len(data)
-        if line is None and block is not None:
-            line = engine.plan_usual(first, block, size)
+        if line is None or block is None:
+            line, block = engine.plan_usual(first, rest)
         if line is None or block is None:
             try:
                 plans = engine.plan(data, len(self.inbuf) if self.begun else 0)

@@ -260,17 +260,20 @@ class Engine:
                 self.blocks.put(rest, block)
         return self._plan_line(data, head, block.fields.host), block, head.size
 
-    def plan_usual(self, first: bytes, block: BlockPlan, size: int) -> LinePlan[Target] | None:
-        """A plan for the usual first line of a whole head of ``size`` bytes, whose ``block`` is known; None: see ``plan``."""
+    def plan_usual(self, first: bytes, rest: bytes) -> tuple[LinePlan[Target] | None, BlockPlan | None]:
+        """Plans for a first line and what comes after its CRLF, if that is a known block and no more; else None: see ``plan``.
+
+        A line that is not remembered is planned here where it is the usual one.
+        """
+        block = self.blocks.get(rest)
+        if block is None:
+            return None, None
         line = self.lines.get(first)
-        if line is not None:
-            return line
-        if len(first) > min(MEMO_LINE_BYTES, self.limits.url_bytes) or size > self.limits.head_bytes:
-            return None
-        line = self.planner.plan_usual_line(first)
-        if line is not None:
-            self.lines.put(first, line)
-        return line
+        if line is None and len(first) <= min(MEMO_LINE_BYTES, self.limits.url_bytes):
+            line = self.planner.plan_usual_line(first)
+            if line is not None:
+                self.lines.put(first, line)
+        return line, block
 
     def _plan_line(self, data: bytes, head: RequestHead, host: bytes | None) -> LinePlan[Target]:
         origin_form = head.target.startswith(b"/")

@@ -52,8 +52,8 @@ class LinePlan(Generic[T]):
     """
 
     __slots__ = (
-        "_segment", "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "method", "minor", "partial",
-        "plain", "port", "target", "targets", "told_until", "url", "vain_until",
+        "_segment", "_url", "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "method", "minor",
+        "partial", "plain", "port", "target", "targets", "told_until", "vain_until",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, minor: int, form: str = "") -> None:
@@ -61,7 +61,7 @@ class LinePlan(Generic[T]):
         self.target = target
         self.minor = minor
         self.form = form
-        self.url: Url | None = None
+        self._url: Url | None = None
         self.key = target
         self._segment: bytes | None = None
         self.host = b""
@@ -77,10 +77,22 @@ class LinePlan(Generic[T]):
         self.vain_until = 0.0
 
     @property
+    def url(self) -> Url | None:
+        """The URL; None for an authority or an asterisk.  That of a usual line is made on demand."""
+        if self._url is None and self.partial:
+            self._url = parse_absolute(self.key)
+        return self._url
+
+    @url.setter
+    def url(self, url: Url) -> None:
+        self._url = url
+
+    @property
     def segment(self) -> bytes:
         """As ``Url.segment``; empty where there is no URL.  Made on demand: most requests never ask."""
         if self._segment is None:
-            self._segment = b"" if self.url is None else self.url.segment
+            url = self.url
+            self._segment = b"" if url is None else url.segment
         return self._segment
 
 
@@ -237,18 +249,17 @@ class Planner(Generic[T]):
         usual = usual_line(first)
         if usual is None or self.table is None or self._has_rules or not self._takes_80:
             return None
-        method, url = usual
-        if url.path.startswith(INTERNAL_PREFIX):
+        method, target, host, path = usual
+        if path.startswith(INTERNAL_PREFIX):
             return None
-        index = self.table.owner(url.key)
+        index = self.table.owner(target)
         if index < 0 or self.admits[index] != ADMIT_ALL:
             return None
-        plan: LinePlan[T] = LinePlan(method, url.key, 1, "absolute")
-        plan.url = url
-        plan.host = url.host
+        plan: LinePlan[T] = LinePlan(method, target, 1, "absolute")
+        plan.host = host
         plan.port = 80
         plan.can_go_direct = plan.plain = plan.partial = True
-        plan.head = b"".join((first, b"\r\nHost: ", url.host, b"\r\n"))
+        plan.head = b"".join((first, b"\r\nHost: ", host, b"\r\n"))
         plan.targets = self._alone[index]
         return plan
 

@@ -50,7 +50,7 @@ def outcomes(data: bytes) -> str:
             outcome(lambda: scan_response(data, LIMITS)),
             outcome(lambda: request_fields(block)),
             outcome(lambda: parse_absolute(first)),
-            outcome(lambda: tuple(map(str, usual_line(first) or ()))),
+            outcome(lambda: usual_line(first)),
             outcome(lambda: (scanner.scan(data), scanner.done, scanner.payload_bytes)),
             outcome(lambda: (cacheability(first, data, block), is_hit(first, None), is_hit(first, block))),
             outcome(lambda: (stored_until(200, data, NOW, 3), held_until(304, data, NOW))),
