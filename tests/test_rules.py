@@ -67,7 +67,7 @@ DOORS = {
     "aiohttp": ("cachelb/admin/",),
     "asyncio_dgram": ("icp/service.py",),
     "bitarray": ("digest/bloom.py",),
-    "matplotlib": ("tools/bench/chart.py",),
+    "matplotlib": ("cachelb/simulate/chart.py", "tools/bench/chart.py"),
     "mmh3": ("cachelb/routing/ring.py",),
     "pycares": ("cachelb/nodes/resolve.py",),  # aiodns shows its types and errors
     "pydantic": ("cachelb/config.py",),
@@ -76,6 +76,7 @@ DOORS = {
     "mypyc": ("tools/compile.py",),
     "setuptools": ("tools/compile.py",),
     "uvloop": ("cachelb/supervisor.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
+    "zstandard": ("cachelb/simulate/source.py",),
 }
 
 # Wiring builds everything and is imported by nobody else.
