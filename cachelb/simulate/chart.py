@@ -41,6 +41,8 @@ class Palette(NamedTuple):
 # Okabe and Ito's colours, which the colour-blind can tell apart, made lighter on dark paper.
 LIGHT = Palette("#ffffff", "#1f2328", "#d8dee4", "#8c959f", ("#0072b2", "#d55e00", "#9a6700", "#a0408a"))
 DARK = Palette("#0d1117", "#e6edf3", "#30363d", "#7d8590", ("#58b4f0", "#ff8c42", "#e3b341", "#e08fd0"))
+# Where policies do alike, all of them are seen: thick below thin, dashed on top of solid.
+_WIDTHS = (3.4, 2.2, 1.4, 1.4)
 _STYLES = ("-", (0, (6, 2)), "-.", ":")
 
 
@@ -110,7 +112,9 @@ def _settings(palette: Palette) -> dict[str, Any]:
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)  # inches around each chart
+    return figure
 
 
 def _simulation(found: Found, palette: Palette) -> Figure:
@@ -137,7 +141,7 @@ def _bars(
         bars = axes.barh(places, list(values), height * 0.9, color=palette.series[: len(outcomes)], label=label)
         for bar, value in zip(bars, values, strict=True):
             bar.set_alpha(alphas)
-            text = form.format(value) + (f" {label}" if len(rows) > 1 else "")
+            text = f"{form.format(value)} {label}"
             axes.annotate(
                 text, (value, bar.get_y() + bar.get_height() / 2), (3, 0), textcoords="offset points", va="center", size=7.5
             )
@@ -164,8 +168,8 @@ def _skews(axes: Axes, outcomes: Sequence[Outcome], palette: Palette) -> None:
 
 
 def _duplicates(axes: Axes, outcomes: Sequence[Outcome], palette: Palette) -> None:
-    axes.set_title("Stored bytes that are on several nodes")
-    _bars(axes, outcomes, [("", [100 * o.duplicates for o in outcomes])], palette, "{:.1f} %")
+    axes.set_title("Stored more than once")
+    _bars(axes, outcomes, [("of bytes", [100 * o.duplicates for o in outcomes])], palette, "{:.1f} %")
     axes.set_xlim(0, max(10.0, axes.get_xlim()[1]))
 
 
@@ -183,7 +187,7 @@ def _dip(axes: Axes, found: Found, palette: Palette) -> None:
             places,
             [100 * r for r in outcome.changed],
             color=color,
-            linewidth=1.8,
+            linewidth=_WIDTHS[number % 4],
             linestyle=_STYLES[number % 4],
             label=outcome.policy,
         )

@@ -21,7 +21,7 @@ Words = tuple[bytes, bytes, bytes, bytes, bytes]
 # 0.8 us a line, against 0.5 us for split(), which takes anything for a number (2026-11)
 native = re.compile(
     rb" *+([0-3]?[0-9]{1,9})\.[0-9]{3} ++-?[0-9]++ [^ ]++ ([A-Z_]{2,60}+/[0-9]{3}) ([0-9]{1,15}) "
-    rb"([A-Za-z_-]{1,40}+) ([^ ]++)(?= |$)"
+    rb"([A-Za-z_-]{1,40}+) ([^ ]++) "  # the space tells that the URL is whole
 ).match
 
 _combined = re.compile(

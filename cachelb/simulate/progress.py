@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TextIO
 
-WIDTH = 24
+WIDTH = 20
 STEP_S = 0.2
 
 

@@ -197,7 +197,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 def amount(size: float) -> str:
     """Bytes, as squid.conf counts them: a KB is 1,024."""
     for unit in ("bytes", "KB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:,.3g} TB"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import c_uint64
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -119,9 +120,10 @@ class _Team:
         ours, theirs = _fork.Pipe(duplex=False)
         arguments = (self.policies[number], self.case, self.trace, self.done, number, theirs)
         process = _fork.Process(target=_work, args=arguments, daemon=True)
-        process.start()
-        theirs.close()
-        self.members[number] = _Member(process, ours)
+        with _uninterrupted():  # it inherits that: Ctrl-C is for its parent, who ends it
+            process.start()
+            theirs.close()
+            self.members[number] = _Member(process, ours)
 
     def _take(self, number: int, member: _Member) -> Outcome:
         try:
@@ -142,15 +144,25 @@ class _Team:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process, results in self.members.values():
-            process.kill()
-            process.join()
-            results.close()
+        with _uninterrupted():
+            for process, results in self.members.values():
+                process.kill()
+                process.join()
+                results.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(policy: str, case: Case, trace: Trace, done: Any, number: int, results: Connection) -> None:
-    """The life of one process: Ctrl-C is for its parent, who ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The life of one process."""
 
     def tell(count: int) -> None:
         done[number] = count

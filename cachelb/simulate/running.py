@@ -5,6 +5,7 @@ Older directors do not say by which algorithm they hash; then the operator has t
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -50,10 +51,10 @@ def ask(url: str, algorithm: str | None = None, token_file: Path | None = None) 
     except urllib.error.HTTPError as exc:
         hint = "; say where its token is with --token-file" if exc.code in (401, 403) else ""
         raise RunningError(f"{address}: {exc.code} {exc.reason}{hint}") from exc
-    except (OSError, ValueError) as exc:
-        raise RunningError(
-            f"{address}: {getattr(exc, 'reason', exc)}; does the director run, and is this its [listen] admin?"
-        ) from exc
+    except (OSError, ValueError, http.client.HTTPException) as exc:
+        why = getattr(exc, "reason", exc)  # of what urllib has wrapped
+        text = getattr(why, "strerror", None) or why
+        raise RunningError(f"{address}: {text}; does the director run, and is this its [listen] admin?") from exc
     return side_of(status, address, algorithm)
 
 
