@@ -12,6 +12,7 @@ from cachelb.routing.classify import Policy
 from cachelb.simulate.reader import Reader
 from cachelb.simulate.trace import Trace
 
+
 @pytest.fixture
 def policy() -> Policy:
     """The director's, without configuration."""

@@ -21,9 +21,12 @@ pytest.importorskip("matplotlib")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+FOURTH = Node("cache4")
+
+
 @pytest.fixture
 def found(traced: Callable[..., Trace]) -> Callable[..., Found]:
-    def make(added: Node | None = Node("cache4"), step: int = 1, count: int = 400) -> Found:
+    def make(added: Node | None = FOURTH, step: int = 1, count: int = 400) -> Found:
         trace = traced([native(f"http://a.example/{n % 100}", 10, START + n * step) for n in range(count)])
         case = Case(tuple(Node(f"cache{n}") for n in (1, 2, 3)), 1 << 30, added=added, change=count // 2)
         outcomes = tuple(replay(policy, case, trace) for policy in POLICIES)
@@ -46,7 +49,11 @@ def test_an_svg_names_what_it_shows_and_follows_the_readers_mode(found: Callable
         assert word in shown
     svg = path.read_text()
     assert "@media (prefers-color-scheme: dark)" in svg
-    used = [light for light in (*chart.LIGHT.series, *chart.LIGHT[:4]) if f": {light}" in svg.replace("</style>", "\0").split("\0")[-1]]
+    used = [
+        light
+        for light in (*chart.LIGHT.series, *chart.LIGHT[:4])
+        if f": {light}" in svg.replace("</style>", "\0").split("\0")[-1]
+    ]
     assert set(chart.LIGHT.series) | {chart.LIGHT.ink, chart.LIGHT.paper} <= set(used)
     for light in used:
         assert f'"fill: {light}"' in svg
@@ -90,7 +97,9 @@ def test_a_plan_of_many_nodes_is_cut(tmp_path: Path):
     assert "17 more nodes are not shown" in texts(tmp_path / "a.svg")
 
 
-@pytest.mark.parametrize(("name", "why"), [("a.pdf", "is an SVG or a PNG file"), ("a", "is an"), ("none/a.svg", "no such folder")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("a.pdf", "is an SVG or a PNG file"), ("a", "is an"), ("none/a.svg", "no such folder")]
+)
 def test_a_file_that_cannot_be_a_chart_is_told_before(name: str, why: str, tmp_path: Path):
     with pytest.raises(ChartError, match=why):
         check(tmp_path / name)

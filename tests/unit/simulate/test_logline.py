@@ -8,7 +8,10 @@ from cachelb.accesslog import Entry, combined_line, squid_line
 from cachelb.simulate.logline import words_of
 
 NATIVE = b"1795234877.944     12 10.0.0.9 TCP_MEM_HIT/200 4321 GET http://a.example/b?c=d - HIER_NONE/- image/png"
-COMBINED = b'10.0.0.9 - - [20/Nov/2026:04:21:17 +0000] "GET http://a.example/b HTTP/1.1" 200 4321 "http://r/" "Agent \\"x\\" 1" TCP_HIT:HIER_NONE'
+COMBINED = (
+    b'10.0.0.9 - - [20/Nov/2026:04:21:17 +0000] "GET http://a.example/b HTTP/1.1" 200 4321 '
+    b'"http://r/" "Agent \\"x\\" 1" TCP_HIT:HIER_NONE'
+)
 
 
 def test_squids_native_format():

@@ -17,7 +17,15 @@ def simulate() -> argparse.ArgumentParser:
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("10GB", 10 << 30), ("10 gb", 10 << 30), ("10G", 10 << 30), ("10GiB", 10 << 30), ("1.5K", 1536), ("512", 512), ("2TB", 2 << 40)],
+    [
+        ("10GB", 10 << 30),
+        ("10 gb", 10 << 30),
+        ("10G", 10 << 30),
+        ("10GiB", 10 << 30),
+        ("1.5K", 1536),
+        ("512", 512),
+        ("2TB", 2 << 40),
+    ],
 )
 def test_sizes_are_as_in_squid_conf(text: str, count: int):
     assert size(text) == count
@@ -32,7 +40,13 @@ def test_other_sizes_are_refused(text: str):
 def test_what_is_not_said_has_a_default(simulate: argparse.ArgumentParser):
     options = simulate.parse_args(["--log", "a", "--log", "-", "--size", "1GB"])
     assert (options.log, options.nodes, options.size, options.fill, options.add_at) == (["a", "-"], 3, 1 << 30, 0.92, 0.5)
-    assert (options.max_object, options.min_object, options.policy, options.add, options.no_add) == (4 << 20, 0, None, None, False)
+    assert (options.max_object, options.min_object, options.policy, options.add, options.no_add) == (
+        4 << 20,
+        0,
+        None,
+        None,
+        False,
+    )
 
 
 def test_parts_may_be_percent(simulate: argparse.ArgumentParser):

@@ -12,7 +12,11 @@ from cachelb.simulate.reader import LINE_BYTES, SHOWN_BAD, Reader, TooManyUrlsEr
 def test_urls_become_numbers_and_lines_words(policy: Policy):
     reader = Reader(policy)
     found = reader.feed(
-        [native("http://a.example/1", 10), native("http://a.example/2", 20, START + 1), native("http://a.example/1", 0, status=304)]
+        [
+            native("http://a.example/1", 10),
+            native("http://a.example/2", 20, START + 1),
+            native("http://a.example/1", 0, status=304),
+        ]
     )
     assert list(found.urls) == [0, 1, 0]
     assert list(found.words) == [10 << 2 | STORE, 20 << 2 | STORE, LOOK]

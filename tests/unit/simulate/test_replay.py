@@ -78,7 +78,7 @@ def test_a_change_is_seen_against_the_farm_without_it(policy: str, traced: Calla
     assert told == [20_000 * step // STEPS for step in range(1, STEPS + 1)]
     dip = found.dip(10_000)
     assert dip is not None
-    assert dip.recovered
+    assert dip.recovered is (policy != "round-robin")  # whose new node has to learn everything, from a quarter of the requests
     assert dip.depth == max(old - new for old, new in zip(found.steady, found.changed, strict=True))
     assert 0 < dip.lost <= trace.urls
 

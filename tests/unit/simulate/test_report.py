@@ -17,11 +17,14 @@ READ = Read(
 )
 
 
+FOURTH = Node("cache4")
+
+
 @pytest.fixture
 def found(traced: Callable[..., Trace]) -> Callable[..., Found]:
     """``found(added)``: two rounds over 2,000 URLs, the change between them."""
 
-    def make(added: Node | None = Node("cache4")) -> Found:
+    def make(added: Node | None = FOURTH) -> Found:
         trace = traced([native(f"http://a.example/{n % 2000}", 10, START + n) for n in range(8000)])
         case = Case((Node("cache1"), Node("cache2", 2.0), Node("cache3", 1.0, "down")), 10 << 30, added=added, change=4000)
         outcomes = tuple(replay(policy, case, trace) for policy in POLICIES)

@@ -24,7 +24,7 @@ def admin() -> Iterator[Callable[..., str]]:
 
     def start(body: bytes, status: int = 200) -> str:
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 knows = self.headers.get("Authorization") == "Bearer word"
                 self.send_response(200 if knows else status if self.path == "/api/v1/status" else 404)
                 self.end_headers()
@@ -67,14 +67,22 @@ def test_what_is_no_status_is_told(body: bytes, admin: Callable[..., str]):
         ask(admin(body))
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:1", "http://no host/", "ftp://127.0.0.1:1/x", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "127.0.0.1:1", "http://no host/", "ftp://127.0.0.1:1/x", "file:///etc/passwd"]
+)
 def test_what_cannot_be_asked_is_told(url: str):
     with pytest.raises(RunningError):
         ask(url)
 
 
 @pytest.mark.parametrize(
-    "more", [{"hash": {"algorithm": "carp"}}, {"algorithm": "carp"}, {"farm": {"hash": "carp"}}, {"config": {"hash": {"algorithm": "carp"}}}]
+    "more",
+    [
+        {"hash": {"algorithm": "carp"}},
+        {"algorithm": "carp"},
+        {"farm": {"hash": "carp"}},
+        {"config": {"hash": {"algorithm": "carp"}}},
+    ],
 )
 def test_the_algorithm_is_found_where_it_may_stand(more: dict[str, Any]):
     assert side_of({"nodes": NODES, **more}, "x").algorithm == "carp"
@@ -106,4 +114,10 @@ def test_what_is_missing_is_named(nodes: Any, why: str):
 def test_operators_states_count_and_a_death_does_not():
     states = ["up", "drain", "down", "dead", "slow"]
     nodes = [{"name": state, "weight": 1, "state": state} for state in states]
-    assert [node.state for node in side_of({"algorithm": "ring", "nodes": nodes}, "x").nodes] == ["up", "drain", "down", "up", "up"]
+    assert [node.state for node in side_of({"algorithm": "ring", "nodes": nodes}, "x").nodes] == [
+        "up",
+        "drain",
+        "down",
+        "up",
+        "up",
+    ]
