@@ -26,7 +26,7 @@ NO_HIT, NOT_STORED = 1, 2
 KIND_BITS = 2
 
 # Why a line is left out, in the order in which they are shown.
-BYPASS = "goes around the farm (method or rule)"
+BYPASS = "go around the farm (method or rule)"
 TUNNEL = "tunnels (CONNECT)"
 PURGE = "PURGE"
 REFUSED = "refused by the director"

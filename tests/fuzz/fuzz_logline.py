@@ -24,7 +24,7 @@ LINES = [
     b"1795234879.955      0 10.0.0.9 TAG_NONE/400 3900 NONE error:invalid-request - HIER_NONE/- text/html",
     b"1795234879.955      0 10.0.0.9 UDP_MISS/000 66 ICP_QUERY http://a.example/ - HIER_NONE/- -",
     b"1795234880.000      1 10.0.0.9 TCP_MISS/404 350 HEAD http://a.example/none - HIER_DIRECT/10.1.1.1 text/html more columns",
-    b'10.0.0.9 - - [20/Nov/2026:04:21:17 +0000] "GET http://a.example/ HTTP/1.1" 200 4321 "http://r/" "\\"x\\"" TCP_HIT:HIER_NONE',
+    b'10.0.0.9 - - [20/Nov/2026:04:21:17 +0000] "GET http://a.example/ HTTP/1.1" 200 43 "r" "\\"x\\"" TCP_HIT:HIER_NONE',
     b'::1 - bob [01/Jan/2027:00:00:00 -1130] "POST http://a.example/form HTTP/1.0" 302 - "-" "-"',
     b'10.0.0.9 - - [20/Nov/2026:04:21:17 +0000] "GET /only/a/path HTTP/1.1" 200 4321',
 ]

@@ -47,11 +47,14 @@ def lines(count: int, form: str = "squid", seed: int = 1) -> Iterator[str]:
             method, url = "CONNECT", f"www{n % 300}.example.com:443"
         elif kind < 0.06:
             method = "POST"
+        address = f"10.0.0.{n % 250}"
         if form == "combined":
             when = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(at))
-            yield f'10.0.0.{n % 250} - - [{when}] "{method} {url} HTTP/1.1" {status} {size} "-" "Mozilla/5.0 (X11)" TCP_MISS:HIER_DIRECT\n'
+            request = f'"{method} {url} HTTP/1.1" {status} {size}'
+            yield f'{address} - - [{when}] {request} "-" "Mozilla/5.0 (X11)" TCP_MISS:HIER_DIRECT\n'
         else:
-            yield f"{at:.3f} {n % 5000:6d} 10.0.0.{n % 250} TCP_MISS/{status} {size} {method} {url} - HIER_DIRECT/10.2.3.4 image/jpeg\n"
+            request = f"TCP_MISS/{status} {size} {method} {url}"
+            yield f"{at:.3f} {n % 5000:6d} {address} {request} - HIER_DIRECT/10.2.3.4 image/jpeg\n"
 
 
 def measure(path: Path) -> dict[str, float]:
