@@ -54,13 +54,9 @@ lint: venv
 
 # all of it into docs/, half an hour; BENCH="--quick", BENCH="--scenarios memory --docs docs" for a part
 BENCH ?= --docs docs
-bench: setup compiled $(VENV)/.bench
+bench: setup compiled
 	@.ci/packages haproxy nginx wrk
 	$(BIN)/python -m cachelb.tools.bench $(BENCH)
-
-$(VENV)/.bench: requirements-bench.lock $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
-	@touch $@
 
 # where a request's microseconds go: kernel, interpreter, ours; PROFILE="--scenario 64k"
 profile: setup
@@ -79,9 +75,6 @@ bench-peers: setup compiled
 lock: venv
 	$(BIN)/python -m piptools compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-header \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(UPGRADE) -o requirements.lock pyproject.toml
-	$(BIN)/python -m piptools compile --quiet --extra bench --generate-hashes --allow-unsafe --strip-extras --no-header \
-	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(UPGRADE) -c requirements.lock \
-	  -o requirements-bench.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

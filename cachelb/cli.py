@@ -1,4 +1,4 @@
-"""The ``cachelb`` command: ``run``, ``check``, ``explain``, ``demo``.  No logic: what they do is elsewhere.
+"""The ``cachelb`` command: ``run``, ``check``, ``explain``, ``plan``, ``simulate``, ``demo``.  What they do is elsewhere.
 
 Exit codes: 0; 1 for a configuration or machine that will not do, each problem a line on stderr; 2 for wrong usage.
 """
@@ -14,9 +14,10 @@ from pathlib import Path
 
 from cachelb import __version__, config_text
 from cachelb.config import load
-from cachelb.errors import ConfigError
+from cachelb.errors import CommandError, ConfigError
 from cachelb.explain import BadQuestionError, explain, render
 from cachelb.listen import host_names
+from cachelb.simulate import options as simulate
 
 INTERRUPTED = 130  # what shells say of a program that was stopped by Ctrl-C
 
@@ -32,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(str(problem))
         if len(exc.problems) > 1:
             _complain(f"{len(exc.problems)} problems in the configuration")
+        return 1
+    except CommandError as exc:
+        _complain(str(exc))
         return 1
     except BadQuestionError as exc:
         _complain(str(exc))
@@ -100,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--client", default="127.0.0.1", metavar="ADDRESS", help="who asks (127.0.0.1)")
     asked.add_argument("--json", action="store_true", help="for programs")
     asked.set_defaults(command=_explain)
+
+    simulate.add_plan(_command(commands, "plan", "say what a change of the nodes would move, before it is made"))
+    simulate.add_simulate(
+        _command(commands, "simulate", "say what hit ratio and load a farm would have, from access logs", config=False)
+    )
 
     demo = _command(commands, "demo", "start a farm of real Squids on loopback, and the director", config=False)
     demo.add_argument("--once", action="store_true", help="send a few hundred requests, show what went where, and end")

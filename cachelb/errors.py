@@ -5,6 +5,7 @@
 
     CachelbError
       ConfigError   the configuration cannot be used; carries every problem found
+      CommandError  a command cannot do what it was asked; one sentence says why
       BadMessage    a peer sent bytes that are not the HTTP we accept; carries the Reason
         BadRequest
         BadResponse
@@ -123,6 +124,10 @@ class ConfigError(CachelbError):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+
+
+class CommandError(CachelbError):
+    """A command cannot do what it was asked; its text is one sentence that says why."""
 
 
 class BadMessage(CachelbError):

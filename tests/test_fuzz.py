@@ -45,6 +45,7 @@ MUST_FIND = {
             for word in ("short", "version", "length", "opcode", "hit_obj", "no_url", "no_nul", "stray_nul", "long_url")
         ),
     ),
+    "logline": ("a request", "some of it", "left out", "refused as bad", "refused as nothing"),
     "response": ("chunked", "a length", "until it closes", "more is needed"),
     "saved": ("loaded as it was saved", "loaded, some of it", "refused damaged", "refused version", "refused the names"),
     "storelog": (

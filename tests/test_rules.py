@@ -41,6 +41,15 @@ PURE = (
     "cachelb/errors.py",
     "cachelb/explain.py",
     "cachelb/snapshot.py",
+    "cachelb/simulate/kinds.py",
+    "cachelb/simulate/logline.py",
+    "cachelb/simulate/plan.py",
+    "cachelb/simulate/plan_report.py",
+    "cachelb/simulate/policies.py",
+    "cachelb/simulate/reader.py",
+    "cachelb/simulate/replay.py",
+    "cachelb/simulate/report.py",
+    "cachelb/simulate/store.py",
     "cachelb/nodes/health.py",
     "cachelb/relay/memo.py",
     "cachelb/relay/pages.py",
@@ -67,7 +76,7 @@ DOORS = {
     "aiohttp": ("cachelb/admin/",),
     "asyncio_dgram": ("icp/service.py",),
     "bitarray": ("digest/bloom.py",),
-    "matplotlib": ("tools/bench/chart.py",),
+    "matplotlib": ("cachelb/simulate/chart.py", "tools/bench/chart.py"),
     "mmh3": ("cachelb/routing/ring.py",),
     "pycares": ("cachelb/nodes/resolve.py",),  # aiodns shows its types and errors
     "pydantic": ("cachelb/config.py",),
@@ -76,6 +85,7 @@ DOORS = {
     "mypyc": ("tools/compile.py",),
     "setuptools": ("tools/compile.py",),
     "uvloop": ("cachelb/supervisor.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
+    "zstandard": ("cachelb/simulate/source.py",),
 }
 
 # Wiring builds everything and is imported by nobody else.

@@ -37,9 +37,9 @@ MARGIN_S = 30  # what is not fresh for so long is no hit for ICP (refreshCheckIC
 _DAY_S = 86400
 _YEAR_2106 = 1 << 32  # what is later is told as this: 32 bits are kept
 
-_STORED = frozenset((200, 203, 300, 301, 308, 410))
+STORED_STATUSES = frozenset((200, 203, 300, 301, 308, 410))
 _STORED_IF_FRESH = frozenset((302, 307))
-_HELD = _STORED | _STORED_IF_FRESH | {206, 304}
+_HELD = STORED_STATUSES | _STORED_IF_FRESH | {206, 304}
 
 # IMF-fixdate, RFC 850's and asctime's, as loosely as Squid separates their parts, as strictly as it reads their digits.
 _date = re.compile(
@@ -87,7 +87,7 @@ def stored_until(status: int, fields: bytes, arrived: int, delay_s: int = 0) -> 
     if status not in _HELD:
         return 0
     head = _Head(fields, arrived, delay_s)
-    if head.is_unfit or not (status in _STORED or (status in _STORED_IF_FRESH and 0 < head.date < head.expires)):
+    if head.is_unfit or not (status in STORED_STATUSES or (status in _STORED_IF_FRESH and 0 < head.date < head.expires)):
         return 0
     if head.is_empty and head.until <= arrived + MINIMUM_EXPIRY_S:
         return 0

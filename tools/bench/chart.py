@@ -56,7 +56,7 @@ def library() -> tuple[Any, Any]:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as exc:
-        raise BenchError("the chart needs matplotlib: pip install 'cachelb[bench]'") from exc
+        raise BenchError("the chart needs matplotlib: pip install 'cachelb[charts]'") from exc
     return mpl, Figure
 
 
