@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,11 @@ def _demo(options: argparse.Namespace) -> int:
     return demo.run(once=options.once, nodes=options.nodes)
 
 
+def _token(_options: argparse.Namespace) -> int:
+    print(secrets.token_urlsafe(32))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cachelb",
@@ -100,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--client", default="127.0.0.1", metavar="ADDRESS", help="who asks (127.0.0.1)")
     asked.add_argument("--json", action="store_true", help="for programs")
     asked.set_defaults(command=_explain)
+
+    token = _command(commands, "token", "make a token for [admin] token_file: (umask 077; cachelb token > FILE)", config=False)
+    token.set_defaults(command=_token)
 
     demo = _command(commands, "demo", "start a farm of real Squids on loopback, and the director", config=False)
     demo.add_argument("--once", action="store_true", help="send a few hundred requests, show what went where, and end")
