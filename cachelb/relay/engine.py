@@ -27,6 +27,7 @@ from cachelb.listen import host_names
 from cachelb.relay import pages
 from cachelb.relay.door import Door
 from cachelb.relay.fleet import Fleet
+from cachelb.relay.hot import HotSamples
 from cachelb.relay.internal import Internal
 from cachelb.relay.memo import Memo
 from cachelb.relay.origins import Origins
@@ -40,7 +41,7 @@ from cachelb.routing.learned import Learned, Lesson
 from cachelb.snapshot import BadSnapshot, Snapshot
 
 if TYPE_CHECKING:
-    from cachelb.control import Purge, Purged, Seen
+    from cachelb.control import Ask, Purge, Purged, Sample, Seen
     from cachelb.handover import Published
     from cachelb.http.response import ResponseHead
     from cachelb.relay.answer import Answer
@@ -121,6 +122,9 @@ class Engine:
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
         self.sightings = Sightings(self)
+        self.tell_hot: Callable[[list[Sample]], None] | None = None  # is told of exchanges that were sampled
+        self.hot = HotSamples(self, self.farm[END_INDEX[Reason.DONE]])
+        self.ask_report: Callable[[Ask], bool] | None = None  # as ask_purge, for a page of the cache manager
         self._settings = ""
         self._plan_settings: PlanSettings
         self._ticker: asyncio.TimerHandle | None = None
@@ -343,7 +347,10 @@ class Engine:
     # -- the clock
 
     def _tick(self) -> None:
+        late = self.clock() - self.now - TICK_S
         self.now = now = self.clock()
+        self.farm[FARM_INDEX["loop_lag_us"]] = lag = max(0, int(late * 1e6)) if self._ticks else 0
+        self.farm[FARM_INDEX["loop_lag_total_us"]] += lag
         self._ticks += 1
         try:
             self._every_tick(now)
@@ -360,6 +367,7 @@ class Engine:
         if self.door.resting:
             self.door.watch()
         self.sightings.flush()
+        self.hot.tick(self.farm[END_INDEX[Reason.DONE]])
         if self._ticks % 5 == 0:
             self.fleet.expire(now)
             self.origins.expire(now)

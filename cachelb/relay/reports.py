@@ -32,6 +32,16 @@ _TIMEOUTS = frozenset(
         Reason.PURGE_TIMEOUT,
     )
 )  # fmt: skip
+# By the first word of what classify, Learned and Exchange say.
+_BYPASSES = {
+    "authorization": "bypassed_authorization",
+    "cache-control": "bypassed_no_store",
+    "no-store": "bypassed_no_store",
+    "method": "bypassed_method",
+    "rule": "bypassed_rule",
+    "learned": "bypassed_learned",
+    "farm": "bypassed_farm_dead",
+}
 _HASHED = frozenset(("get", "only-if-cached"))
 _FARMS = frozenset(("digest", "purge"))  # answered for the farm
 
@@ -157,6 +167,11 @@ def outcome_of(exchange: Exchange, reason: Reason) -> str:
     if reason is Reason.DONE:
         return code
     return code + ("_TIMEDOUT" if reason in _TIMEOUTS else "_ABORTED")
+
+
+def bypass_counter(why: str) -> str:
+    """Which counter counts a request that goes around the farm for this reason."""
+    return _BYPASSES.get(why.partition(" ")[0].partition(":")[0].lower(), "bypassed_upgrade")
 
 
 def hierarchy_of(exchange: Exchange, target: Target) -> str:
