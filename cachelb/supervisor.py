@@ -307,6 +307,10 @@ class Supervisor:
         """A worker has said something that is not about itself."""
         if kind == control.HOT:
             self.desk.heard(payload)
+        elif kind == control.ASK:
+            ask = control.unpack_ask(payload)
+            text = self.desk.manager.page(ask.page.decode("latin-1"))
+            worker.send(control.REPORT, control.pack_report(control.Report(ask.number, text.encode())))
         else:
             self.onecache.heard(worker, kind, payload)
 

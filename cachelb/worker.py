@@ -101,6 +101,8 @@ class Worker:
                 self.engine.reports.reopen()
             elif kind == control.PURGED:
                 self.engine.purged(control.unpack_purged(payload))
+            elif kind == control.REPORT:
+                self.engine.internal.manager.told(control.unpack_report(payload))
             elif kind == control.DRAIN:
                 self.drain(float(payload))
         if self._drain is None:

@@ -26,6 +26,7 @@ PURE = (
     "cachelb/accesslog.py",
     "cachelb/admin/history.py",
     "cachelb/admin/hot.py",
+    "cachelb/admin/ledger.py",
     "cachelb/admin/model.py",
     "cachelb/admin/openapi.py",
     "cachelb/cluster/backlog.py",

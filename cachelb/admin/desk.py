@@ -13,6 +13,7 @@ from cachelb import control
 from cachelb.admin.events import Events
 from cachelb.admin.history import History, Sample, in_flight
 from cachelb.admin.hot import Hot
+from cachelb.admin.squid import Manager
 from cachelb.counters import FARM_INDEX, farm_values, node_values
 from cachelb.errors import Reason
 
@@ -34,6 +35,7 @@ class Desk:
         self.events = Events(time.time)
         self.history = History()
         self.hot = Hot()
+        self.manager = Manager(supervisor)
         self.drains: dict[str, tuple[float, int]] = {}  # since when a node drains, and what was in flight then
         self._restarts: dict[int, int] = {}
         self._told: list[int] = []
@@ -52,6 +54,7 @@ class Desk:
         nodes = {name: node_values(blocks, slot) for name, slot in supervisor.farm.slots.items()}
         farm = farm_values(blocks)
         self.history.take(Sample(now, time.time(), farm, nodes, supervisor.onecache.counters()))
+        self.manager.take()
         self._watch_workers()
         if now - self._told_at >= TELL_S:
             if self._told:

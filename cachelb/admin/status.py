@@ -44,6 +44,10 @@ class Reader:
         """All nodes, as they are now."""
         return self.supervisor.farm.views(self.supervisor.health.states())
 
+    def node_values(self) -> dict[str, list[int]]:
+        """Counters and histograms of each node."""
+        return {name: node_values(self.blocks, slot) for name, slot in self.supervisor.farm.slots.items()}
+
     def status(self) -> dict[str, Any]:
         """``model.Status``."""
         supervisor = self.supervisor

@@ -284,7 +284,7 @@ class Exchange(Answer):
             over = self.engine.now >= self.tunnel_end
             self.finish(Reason.TUNNEL_LIMIT if over else Reason.TUNNEL_IDLE)
         elif self.phase == PURGING:
-            self.fail(Reason.PURGE_TIMEOUT)
+            self.fail(Reason.PURGE_TIMEOUT if self.why == "purge" else Reason.MANAGER_UNAVAILABLE)
         elif self.target is None or self.client.unsent is not None or (self.download is not None and self.download.waiting):
             self.fail(Reason.CLIENT_STALLED)
         else:

@@ -25,7 +25,8 @@ log = logging.getLogger("cachelb.relay")
 
 EVENTS_PER_S = 10
 
-_DENIALS = frozenset((Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATION_DENIED, Reason.PURGE_DENIED, Reason.LOOP))
+_DENIALS = frozenset((Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATION_DENIED, Reason.PURGE_DENIED, Reason.LOOP,
+     Reason.MANAGER_DENIED))
 _TIMEOUTS = frozenset(
     (
         Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.BODY_STALLED, Reason.CLIENT_STALLED, Reason.BODY_TIMEOUT,
@@ -43,7 +44,7 @@ _BYPASSES = {
     "farm": "bypassed_farm_dead",
 }
 _HASHED = frozenset(("get", "only-if-cached"))
-_FARMS = frozenset(("digest", "purge"))  # answered for the farm
+_FARMS = frozenset(("digest", "purge", "manager"))  # answered for the farm
 
 
 class Reports:

@@ -132,6 +132,7 @@ LOCAL_OPTIONS = Verdict(Kind.LOCAL, "options")
 LOCAL_MAX_FORWARDS = Verdict(Kind.LOCAL, "max-forwards")
 LOCAL_INTERNAL = Verdict(Kind.LOCAL, "internal")
 LOCAL_DIGEST = Verdict(Kind.LOCAL, "digest")
+LOCAL_MANAGER = Verdict(Kind.LOCAL, "manager")
 PURGE = Verdict(Kind.PURGE, "purge")
 REFUSE_PORT = Verdict(Kind.REFUSE, "the port is not in [access] safe_ports", Reason.PORT_DENIED)
 REFUSE_CONNECT_PORT = Verdict(Kind.REFUSE, "the port is not in [access] connect_ports", Reason.PORT_DENIED)
@@ -164,7 +165,11 @@ def classify(
     if url.path.startswith(INTERNAL_PREFIX) and (
         form == "origin" or url.path.startswith(MANAGER_PREFIX) or _is_us(url, policy, here)
     ):
+        if url.path.startswith(MANAGER_PREFIX):
+            return LOCAL_MANAGER
         return LOCAL_DIGEST if url.path == DIGEST_PATH else LOCAL_INTERNAL
+    if url.scheme == b"cache_object":
+        return LOCAL_MANAGER  # squidclient up to Squid 6 asks like this
     if not policy.safe_ports.allows(url.port):
         return REFUSE_PORT
     if method == b"PURGE":
