@@ -33,7 +33,7 @@ _NUMBER = struct.Struct("!QI")
 _SAMPLE = struct.Struct("!HBIQH")
 
 NO_SLOT = 0xFFFF  # of a sample that no node has answered
-HIT, BYPASSED = 1, 2  # flags of a sample
+HIT, BYPASSED, MARKED = 1, 2, 4  # flags of a sample; MARKED: the answer said whether it was a hit
 
 
 class Seen(NamedTuple):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cachelb.control import BYPASSED, HIT, NO_SLOT, Sample
+from cachelb.control import BYPASSED, HIT, MARKED, NO_SLOT, Sample
 
 WINDOW_S = 30.0
 KEPT = 20  # windows: ten minutes
@@ -34,7 +34,7 @@ class Entry:
     requests: int = 0
     bytes: int = 0
     hits: int = 0
-    answered: int = 0  # requests that a node has answered, of which `hits` were hits
+    marked: int = 0  # answers that said whether they were hits, of which `hits` were
     bypassed: int = 0
     error: int = 0
     byte_error: int = 0
@@ -60,12 +60,11 @@ class Table:
         entry.bytes += weight * sample.size
         if sample.flags & BYPASSED:
             entry.bypassed += weight
-        if sample.slot != NO_SLOT:
-            entry.answered += weight
-            if sample.flags & HIT:
-                entry.hits += weight
-            if sample.slot in entry.slots or len(entry.slots) < NODES_MAX:
-                entry.slots[sample.slot] = entry.slots.get(sample.slot, 0) + weight
+        if sample.flags & MARKED:
+            entry.marked += weight
+            entry.hits += weight if sample.flags & HIT else 0
+        if sample.slot != NO_SLOT and (sample.slot in entry.slots or len(entry.slots) < NODES_MAX):
+            entry.slots[sample.slot] = entry.slots.get(sample.slot, 0) + weight
 
     def prune(self) -> None:
         """Keep the best."""
@@ -134,7 +133,7 @@ class Hot:
                 "requests_share": round(entry.requests / requests, 4),
                 "bytes": entry.bytes,
                 "bytes_share": round(entry.bytes / size, 4) if size else 0.0,
-                "hit_ratio": round(entry.hits / entry.answered, 4) if entry.answered else None,
+                "hit_ratio": round(entry.hits / entry.marked, 4) if entry.marked else None,
                 "bypassed_share": round(entry.bypassed / entry.requests, 4),
                 "nodes": {
                     names[slot]: round(count / entry.requests, 4) for slot, count in entry.slots.items() if slot in names
@@ -163,7 +162,7 @@ def _sum(tables: Iterable[Table]) -> dict[bytes, Entry]:
     for table in tables:
         for name, entry in table.entries.items():
             known = total.setdefault(name, Entry())
-            for key in ("requests", "bytes", "hits", "answered", "bypassed", "error", "byte_error"):
+            for key in ("requests", "bytes", "hits", "marked", "bypassed", "error", "byte_error"):
                 setattr(known, key, getattr(known, key) + getattr(entry, key))
             for slot, count in entry.slots.items():
                 known.slots[slot] = known.slots.get(slot, 0) + count

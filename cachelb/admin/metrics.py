@@ -95,7 +95,7 @@ class _Collector:
         yield _count("worker_restarts", "processes that ended and were replaced", of("restarts"))
         yield _gauge("worker_loop_lag_seconds", "by how much the last tick came too late", of("loop_lag_ms", 1e-3))
         late = [(labels, self.lag.get(worker["number"], 0.0)) for labels, worker in workers]
-        yield _count("worker_loop_lag_seconds", "by how much ticks, of which there are five a second, came too late", late)
+        yield _count("worker_loop_late_seconds", "by how much ticks, of which there are five a second, came too late", late)
 
     def _nodes(self) -> Iterator[Metric]:
         nodes = [({"node": node["name"]}, node) for node in self.status["nodes"]]
@@ -120,7 +120,7 @@ class _Collector:
             family = HistogramMetricFamily(f"cachelb_node_{word}_seconds", text, labels=["node"])
             for node, values in self.timed.items():
                 counts = list(accumulate(values[start : start + BUCKETS]))
-                bounds = [f"{(1 << at) / 1e6:g}" for at in range(FIRST_BUCKET, BUCKETS - 1)] + ["+Inf"]
+                bounds = [f"{(1 << at) / 1e6:.9g}" for at in range(FIRST_BUCKET, BUCKETS - 1)] + ["+Inf"]
                 buckets = list(zip(bounds, [float(count) for count in counts[FIRST_BUCKET:]], strict=True))
                 family.add_metric([node], buckets=buckets, sum_value=values[start + BUCKETS] / 1e6)
             yield family

@@ -216,7 +216,7 @@ class HotEntry(Document):
     hit_ratio: float | None
     bypassed_share: float = Field(description="of its own requests, those that went around the farm")
     nodes: dict[str, float] = Field(description="of its own requests, the part that each node answered")
-    error: int = Field(description="by how many requests at most `requests` may be too high, beside the sampling")
+    error: int = Field(description="so many requests at most may have been missed, beside what sampling does")
 
 
 class Hot(Document):

@@ -122,6 +122,7 @@ class Answer(Attempts):
             counts[HITS] += 1
             engine.farm[_HITS] += 1
         elif head.hit is False:
+            self.hit = False
             counts[MISSES] += 1
         if engine.tell_seen is not None and (self.line.told_until <= engine.now or head.hit is False):
             engine.sightings.answered(self, link.target, head)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cachelb.control import BYPASSED, HIT, NO_SLOT, Sample
+from cachelb.control import BYPASSED, HIT, MARKED, NO_SLOT, Sample
 
 if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
@@ -53,7 +53,7 @@ class HotSamples:
             return
         target = exchange.target
         slot = target.slot if target is not None and target.is_node else NO_SLOT
-        flags = (HIT if exchange.hit else 0) | (0 if exchange.why in _HASHED else BYPASSED)
+        flags = (0 if exchange.hit is None else MARKED | HIT if exchange.hit else MARKED) | (0 if exchange.why in _HASHED else BYPASSED)
         self.samples.append(Sample(slot, flags, weight, exchange.bytes_out, url))
 
     def tick(self, done: int) -> None:
