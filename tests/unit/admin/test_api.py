@@ -127,7 +127,7 @@ def test_the_page_may_load_nothing_from_elsewhere(tmp_path: Path, monkeypatch: p
 def test_a_token_that_is_written_anew_is_read_at_the_next_reload(tmp_path: Path):
     config = tmp_path / "cachelb.toml"
     token = token_file(tmp_path)
-    config.write_text(f'[admin]\ntoken_file = "{token}"\n[[node]]\nname = "a"\nhost = "127.0.0.1"\n')
+    config.write_text(f'[admin]\ntoken_file = "{token}"\n[[node]]\nname = "a"\nhost = "192.0.2.1"\n')
 
     async def test(supervisor: Supervisor, ask: Asker) -> None:
         Path(token).write_text("another-token-altogether")
