@@ -165,9 +165,9 @@ def unpack_samples(payload: bytes) -> list[Sample]:
     samples = []
     at = 0
     while at < len(payload):
-        *numbers, size = _SAMPLE.unpack_from(payload, at)
+        slot, flags, weight, sent, size = _SAMPLE.unpack_from(payload, at)
         at += _SAMPLE.size
-        samples.append(Sample(*numbers, payload[at : at + size]))
+        samples.append(Sample(slot, flags, weight, sent, payload[at : at + size]))
         at += size
     return samples
 

@@ -169,7 +169,7 @@ class Supervisor:
         self._version = self.health.version
         self.onecache.place(views)
         self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and view.weight for view in views))
-        # Of nodes a relay reads the views. What the operator sets on them is no new configuration: it would forget what it learned.
+        # Of nodes a relay reads the views; for a new configuration it would forget what it has learned.
         return Snapshot(self.epoch, self.file_config.model_dump_json(), views)
 
     def _tell_of_a_dead_farm(self, serves: bool) -> None:

@@ -47,8 +47,8 @@ class Worker:
         engine.teach = self._teach
         engine.ask_purge = self._ask_purge
         engine.tell_seen = self._tell_seen
-        engine.tell_hot = self._tell_hot
-        engine.ask_report = self._ask_report
+        engine.hot.tell = self._tell_hot
+        engine.internal.manager.ask_supervisor = self._ask_report
 
     def _teach(self, lessons: list[Lesson]) -> None:
         if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -40,11 +42,18 @@ def with_supervisor(test: Callable[[Supervisor], Awaitable[None]], path: str = "
 
     async def main() -> None:
         supervisor = Supervisor(Path(path), config_of(**sections))
+        logger = logging.getLogger("cachelb")
+        before = logger.level, logger.handlers[:], logger.propagate
         try:
             async with asyncio.timeout(20):
                 await test(supervisor)
         finally:
             await supervisor.names.stop()
+            for worker in supervisor.workers.workers if supervisor.workers is not None else []:
+                os.close(worker.block_fd)
+            # a reload sets logging up
+            level, logger.handlers, logger.propagate = before
+            logger.setLevel(level)
 
     asyncio.run(main())
 

@@ -25,7 +25,6 @@ PURE = (
     "cachelb/routing/",
     "cachelb/accesslog.py",
     "cachelb/admin/history.py",
-    "cachelb/admin/hot.py",
     "cachelb/admin/ledger.py",
     "cachelb/admin/model.py",
     "cachelb/admin/openapi.py",

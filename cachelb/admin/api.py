@@ -85,7 +85,7 @@ class AdminServer:
         await self.runner.cleanup()
         if self._socket_path:
             with contextlib.suppress(OSError):
-                Path(self._socket_path).unlink()
+                os.unlink(self._socket_path)
 
     def _read_token(self) -> None:
         """Read the token file, at the start and after each reload."""

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 TAKE_S = 1.0
 TELL_S = 5.0  # how often refusals and failures are told, in bulk
 
-_REFUSALS = {reason: FARM_INDEX[f"ended_{reason.label}"] for reason in Reason if reason.value.status and not reason.value.is_error}
-_ERRORS = {reason: FARM_INDEX[f"ended_{reason.label}"] for reason in Reason if reason.value.is_error}
+_ENDS = {reason: FARM_INDEX[f"ended_{reason.label}"] for reason in Reason}
+_REFUSALS = {reason: at for reason, at in _ENDS.items() if reason.value.status and not reason.value.is_error}
+_ERRORS = {reason: at for reason, at in _ENDS.items() if reason.value.is_error}
 
 
 class Desk:

@@ -7,7 +7,7 @@ dictionary look-ups and no search for the smallest.  The invariant is the same: 
 There is one pair of tables, for URLs and for hosts, for each ``WINDOW_S`` seconds, and as many as ``KEPT`` of them; a question
 adds up the newest.  What a table keeps is the best by requests and the best by bytes.
 
-Pure: times are given.
+Times are given.
 """
 
 from __future__ import annotations

@@ -44,7 +44,9 @@ class Ledger:
 
     def note(self, minute: Minute) -> None:
         """At least once a minute; what comes sooner is passed over."""
-        if not self._minutes or minute.at - self._minutes[-1].at >= MINUTE_S or minute.at < self._minutes[-1].at:
+        if self._minutes and minute.at < self._minutes[-1].at:
+            self._minutes.clear()  # the clock was put back
+        if not self._minutes or minute.at - self._minutes[-1].at >= MINUTE_S:
             self._minutes.append(minute)
 
     def before(self, now: Minute, minutes: int) -> Minute:

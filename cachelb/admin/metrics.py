@@ -1,7 +1,7 @@
 """The status for Prometheus: a collector over ``counters.TABLE``, in names that follow its conventions.
 
-``cachelb_`` or ``cachelb_node_``, then the counter's name, ``_total`` for what only grows; base units (seconds, bytes).  What ends
-exchanges and what sends them around the farm are labels, so that they can be added up.
+``cachelb_`` or ``cachelb_node_``, then the counter's name, ``_total`` for what only grows; base units (seconds, bytes).  What
+ends exchanges and what sends them around the farm are labels, so that they can be added up.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def render(reader: Reader) -> bytes:
 def text_of(status: Mapping[str, Any], timed: Mapping[str, Sequence[int]], lag: Mapping[int, float]) -> bytes:
     """The metrics of these values; see ``_Collector``."""
     registry = CollectorRegistry()
-    registry.register(_Collector(status, timed, lag))  # type: ignore[arg-type]
+    registry.register(_Collector(status, timed, lag))
     return bytes(generate_latest(registry))
 
 

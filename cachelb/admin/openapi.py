@@ -126,7 +126,7 @@ _REF = "#/components/schemas/{model}"
 
 def document() -> dict[str, Any]:
     """The whole document."""
-    models = {op.answer for op in OPERATIONS if op.answer} | {op.body for op in OPERATIONS if op.body} | {model.Problem, model.Event}
+    models = {kind for op in OPERATIONS for kind in (op.answer, op.body) if kind} | {model.Problem, model.Event}
     kinds = [(kind, "serialization") for kind in sorted(models, key=lambda kind: kind.__name__)]
     _, schemas = models_json_schema(kinds, ref_template=_REF)  # type: ignore[arg-type]
     paths: dict[str, dict[str, Any]] = {}

@@ -127,27 +127,24 @@ class Manager:
 
     def info(self) -> str:
         """What the director is and how it does."""
-        supervisor, now = self.supervisor, self._now()
+        now = self._now()
         old, older = self.ledger.before(now, 5), self.ledger.before(now, 60)
-        counts, peers = now.counts, supervisor.onecache.counters()
+        return self._connections(now) + self._caches(now, old, older) + self._resources(now, old, older)
+
+    def _connections(self, now: Minute) -> str:
+        supervisor, counts = self.supervisor, now.counts
+        peers = supervisor.onecache.counters()
         uptime = max(now.at - supervisor.started_at, 1e-3)
-        farm = farm_values(self._blocks())
+        clients = farm_values(self._blocks())[FARM_INDEX["clients_open"]]
         failed = counts["client_http.errors"] / max(1.0, counts["client_http.requests"])
         icp = counts["icp.pkts_recv"] + counts["icp.pkts_sent"]
-        cpu, was = counts["cpu_time"], (old.counts["cpu_time"], older.counts["cpu_time"])
-        usage = [100 * (cpu - before) / max(now.at - since.at, 1e-3) for before, since in zip(was, (old, older), strict=True)]
-        files, most = _descriptors()
-        keys = peers["index_keys"]
-        times = [median_s(since, now) for since in (old, older)]
-        hits = [_percent(since, now) for since in (old, older)]
-        zeros = "5min: 0.0%, 60min: 0.0%"
         return f"""Squid Object Cache: Version 5.7-cachelb-{__version__}
 Build Info: cachelb {__version__}, {len(supervisor.farm.nodes)} nodes as one cache
 Service Name: squid
 Start Time:\t{_date(supervisor.started_at)}
 Current Time:\t{_date(now.at)}
 Connection information for squid:
-\tNumber of clients accessing cache:\t{farm[FARM_INDEX["clients_open"]]}
+\tNumber of clients accessing cache:\t{clients}
 \tNumber of HTTP requests received:\t{counts["client_http.requests"]:.0f}
 \tNumber of ICP messages received:\t{counts["icp.pkts_recv"]:.0f}
 \tNumber of ICP messages sent:\t{counts["icp.pkts_sent"]:.0f}
@@ -158,7 +155,14 @@ Connection information for squid:
 \tAverage HTTP requests per minute since start:\t{60 * counts["client_http.requests"] / uptime:.1f}
 \tAverage ICP messages per minute since start:\t{60 * icp / uptime:.1f}
 \tSelect loop called: 0 times, 0.000 ms avg
-Cache information for squid:
+"""
+
+    def _caches(self, now: Minute, old: Minute, older: Minute) -> str:
+        times = [median_s(since, now) for since in (old, older)]
+        hits = [_percent(since, now) for since in (old, older)]
+        zeros = "5min: 0.0%, 60min: 0.0%"
+        rest = "".join(f"\t{what + ':':<21}  0.00000  0.00000\n" for what in _TIMES[1:])
+        return f"""Cache information for squid:
 \tHits as % of all requests:\t5min: {hits[0]:.1f}%, 60min: {hits[1]:.1f}%
 \tHits as % of bytes sent:\t{zeros}
 \tMemory hits as % of hit requests:\t{zeros}
@@ -171,7 +175,14 @@ Cache information for squid:
 \tRequests given to unlinkd:\t0
 Median Service Times (seconds)  5 min    60 min:
 \tHTTP Requests (All):  {times[0]:8.5f} {times[1]:8.5f}
-{"".join(f"	{what + ':':<21} 0.00000  0.00000{chr(10)}" for what in _TIMES[1:])}Resource usage for squid:
+{rest}"""
+
+    def _resources(self, now: Minute, old: Minute, older: Minute) -> str:
+        counts, keys = now.counts, self.supervisor.onecache.index.holdings.count()
+        uptime, cpu = max(now.at - self.supervisor.started_at, 1e-3), counts["cpu_time"]
+        usage = [100 * (cpu - since.counts["cpu_time"]) / max(now.at - since.at, 1e-3) for since in (old, older)]
+        files, most = _descriptors()
+        return f"""Resource usage for squid:
 \tUP Time:\t{uptime:.3f} seconds
 \tCPU Time:\t{cpu:.3f} seconds
 \tCPU Usage:\t{100 * cpu / uptime:.2f}%

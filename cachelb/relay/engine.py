@@ -41,7 +41,7 @@ from cachelb.routing.learned import Learned, Lesson
 from cachelb.snapshot import BadSnapshot, Snapshot
 
 if TYPE_CHECKING:
-    from cachelb.control import Ask, Purge, Purged, Sample, Seen
+    from cachelb.control import Purge, Purged, Seen
     from cachelb.handover import Published
     from cachelb.http.response import ResponseHead
     from cachelb.relay.answer import Answer
@@ -122,9 +122,7 @@ class Engine:
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
         self.sightings = Sightings(self)
-        self.tell_hot: Callable[[list[Sample]], None] | None = None  # is told of exchanges that were sampled
-        self.hot = HotSamples(self, self.farm[END_INDEX[Reason.DONE]])
-        self.ask_report: Callable[[Ask], bool] | None = None  # as ask_purge, for a page of the cache manager
+        self.hot = HotSamples(self.farm[END_INDEX[Reason.DONE]])
         self._settings = ""
         self._plan_settings: PlanSettings
         self._ticker: asyncio.TimerHandle | None = None

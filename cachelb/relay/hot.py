@@ -9,12 +9,12 @@ Left out: which are the hottest (``cachelb/admin/hot.py``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cachelb.control import BYPASSED, HIT, MARKED, NO_SLOT, Sample
 
 if TYPE_CHECKING:
-    from cachelb.relay.engine import Engine
     from cachelb.relay.exchange import Exchange
 
 SAMPLES_PER_TICK = 40  # wanted; a tick is 0.2 s
@@ -28,13 +28,13 @@ _HASHED = frozenset(("get", "only-if-cached"))
 class HotSamples:
     """The samples of one relay since the last tick.
 
-    at: the number of completed exchanges at which the next one is looked at.
+    at: the number of completed exchanges at which the next one is looked at.  tell: is told of the samples; None: nobody.
     """
 
-    __slots__ = ("_done", "_engine", "_random", "_step", "at", "samples")
+    __slots__ = ("_done", "_random", "_step", "at", "samples", "tell")
 
-    def __init__(self, engine: Engine, done: int) -> None:
-        self._engine = engine
+    def __init__(self, done: int) -> None:
+        self.tell: Callable[[list[Sample]], None] | None = None
         self._step = 1
         self._done = done
         self._random = 1
@@ -53,7 +53,9 @@ class HotSamples:
             return
         target = exchange.target
         slot = target.slot if target is not None and target.is_node else NO_SLOT
-        flags = (0 if exchange.hit is None else MARKED | HIT if exchange.hit else MARKED) | (0 if exchange.why in _HASHED else BYPASSED)
+        flags = 0 if exchange.why in _HASHED else BYPASSED
+        if exchange.hit is not None:
+            flags |= MARKED | HIT if exchange.hit else MARKED
         self.samples.append(Sample(slot, flags, weight, exchange.bytes_out, url))
 
     def tick(self, done: int) -> None:
@@ -64,5 +66,5 @@ class HotSamples:
             self.at = done + 1  # the traffic has become less
         if self.samples:
             samples, self.samples = self.samples, []
-            if self._engine.tell_hot is not None:
-                self._engine.tell_hot(samples)
+            if self.tell is not None:
+                self.tell(samples)

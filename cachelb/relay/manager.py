@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,14 @@ _forwarded = re.compile(rb"(?im)^(?:via|x-forwarded-for|forwarded)[ \t]*:").sear
 
 
 class ManagerPages:
-    """The pages that were asked for, in one relay."""
+    """The pages that were asked for, in one relay.
+
+    ask_supervisor: for a page; False: that cannot be done now.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.ask_supervisor: Callable[[Ask], bool] | None = None
         self.asked: dict[int, Exchange] = {}
         self._numbers = itertools.count(time.monotonic_ns())  # as for purges: an answer for a worker before this one fits none
 
@@ -56,7 +61,7 @@ class ManagerPages:
             return
         page = page_of(line.key)
         number = next(self._numbers)
-        if len(self.asked) >= ASKED_MAX or engine.ask_report is None or not engine.ask_report(Ask(number, page)):
+        if len(self.asked) >= ASKED_MAX or self.ask_supervisor is None or not self.ask_supervisor(Ask(number, page)):
             exchange.fail(Reason.MANAGER_UNAVAILABLE)
             return
         self.asked[number] = exchange

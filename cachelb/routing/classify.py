@@ -162,14 +162,10 @@ def classify(
         return TUNNEL_CONNECT if policy.connect_ports.allows(port) else REFUSE_CONNECT_PORT
     if url is None:
         return LOCAL_OPTIONS if method == b"OPTIONS" and form == "asterisk" else REFUSE_TARGET
-    if url.path.startswith(INTERNAL_PREFIX) and (
-        form == "origin" or url.path.startswith(MANAGER_PREFIX) or _is_us(url, policy, here)
-    ):
-        if url.path.startswith(MANAGER_PREFIX):
-            return LOCAL_MANAGER
+    if url.path.startswith(MANAGER_PREFIX) or url.scheme == b"cache_object":  # the latter is squidclient's, up to Squid 6
+        return LOCAL_MANAGER
+    if url.path.startswith(INTERNAL_PREFIX) and (form == "origin" or _is_us(url, policy, here)):
         return LOCAL_DIGEST if url.path == DIGEST_PATH else LOCAL_INTERNAL
-    if url.scheme == b"cache_object":
-        return LOCAL_MANAGER  # squidclient up to Squid 6 asks like this
     if not policy.safe_ports.allows(url.port):
         return REFUSE_PORT
     if method == b"PURGE":

@@ -24,7 +24,7 @@ def reporting(farm):
         farm.engine.loop.call_soon(farm.engine.internal.manager.told, Report(ask.number, text))
         return True
 
-    farm.engine.ask_report = answer
+    farm.engine.internal.manager.ask_supervisor = answer
     return farm
 
 
@@ -57,10 +57,8 @@ def test_head_has_no_body_and_other_methods_are_not_for_pages(reporting):
     assert (answer.status, answer.fields[b"allow"]) == (405, b"GET, HEAD")
 
 
-@rows("field", ["Via: 1.1 front", "X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "x-forwarded-for : 10.0.0.1"])
+@rows("field", ["Via: 1.1 front", "X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "x-FORWARDED-for: 10.0.0.1"])
 def test_who_asks_by_way_of_another_proxy_is_refused(reporting, field):
-    if " :" in field:
-        pytest.skip("a space before the colon is refused as a malformed request")
     client = reporting.connect()
     client.send(get(INFO, "Host: x", field))
     assert client.read_answer().status == 403
@@ -78,21 +76,21 @@ def test_other_networks_are_refused_and_those_that_are_configured_are_not(report
 
 def test_a_supervisor_that_cannot_be_asked_is_a_503(farm):
     assert farm.ask(INFO, "Host: x").status == 503
-    farm.engine.ask_report = lambda ask: False
+    farm.engine.internal.manager.ask_supervisor = lambda ask: False
     assert farm.ask(INFO, "Host: x").status == 503
     assert farm.ended() == {"manager_unavailable": 2}
 
 
 def test_a_supervisor_that_does_not_answer_is_a_503_in_time(farm, monkeypatch):
     monkeypatch.setattr(manager, "ANSWER_S", 0.05)
-    farm.engine.ask_report = lambda ask: True
+    farm.engine.internal.manager.ask_supervisor = lambda ask: True
     assert farm.ask(INFO, "Host: x").status == 503
     assert farm.engine.internal.manager.asked == {}
 
 
 def test_a_client_that_goes_leaves_nothing_and_a_late_answer_is_nobodys(farm):
     asks = []
-    farm.engine.ask_report = lambda ask: asks.append(ask) or True
+    farm.engine.internal.manager.ask_supervisor = lambda ask: asks.append(ask) or True
     client = farm.connect()
     client.send(get(INFO, "Host: x"))
     farm.wait_until(lambda: asks)
@@ -104,7 +102,7 @@ def test_a_client_that_goes_leaves_nothing_and_a_late_answer_is_nobodys(farm):
 
 def test_no_more_are_asked_for_at_a_time_than_is_bearable(farm, monkeypatch):
     monkeypatch.setattr(manager, "ASKED_MAX", 1)
-    farm.engine.ask_report = lambda ask: True
+    farm.engine.internal.manager.ask_supervisor = lambda ask: True
     client = farm.connect()
     client.send(get(INFO, "Host: x"))
     farm.wait_until(lambda: farm.engine.internal.manager.asked)

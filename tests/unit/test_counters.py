@@ -3,8 +3,8 @@ from __future__ import annotations
 import re
 
 from cachelb.counters import (
-    BUCKETS,
     BLOCK_BYTES,
+    BUCKETS,
     END_INDEX,
     FARM,
     FARM_INDEX,
@@ -12,9 +12,9 @@ from cachelb.counters import (
     NODE_INDEX,
     NODE_SLOTS,
     NODE_WIDTH,
+    TABLE,
     TOTAL_TIME,
     WORST,
-    TABLE,
     forget_gauges,
     node_offset,
     node_values,

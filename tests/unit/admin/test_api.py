@@ -130,7 +130,7 @@ def test_a_token_that_is_written_anew_is_read_at_the_next_reload(tmp_path: Path)
     config.write_text(f'[admin]\ntoken_file = "{token}"\n[[node]]\nname = "a"\nhost = "192.0.2.1"\n')
 
     async def test(supervisor: Supervisor, ask: Asker) -> None:
-        Path(token).write_text("another-token-altogether")
+        Path(token).write_text("another-token-altogether")  # noqa: ASYNC240
         assert (await ask.change("/api/v1/reload", "POST"))[0] == 200
         assert (await ask.change("/api/v1/reload", "POST"))[0] == 401
 

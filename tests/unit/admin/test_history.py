@@ -34,7 +34,8 @@ def test_before_there_are_two_samples_there_are_no_rates():
 
 def test_rates_are_what_has_grown_by_the_time_it_took():
     history = History()
-    history.take(Sample(1.0, 1.0, farm(requests=100, ended_reset=1), {"a": node(requests=100, hits=50, misses=50)}, {"icp_hit": 1}))
+    old = {"a": node(requests=100, hits=50, misses=50)}
+    history.take(Sample(1.0, 1.0, farm(requests=100, ended_reset=1), old, {"icp_hit": 1}))
     new = farm(requests=300, ended_reset=3, bytes_out=4096, bypassed=20)
     history.take(Sample(3.0, 3.0, new, {"a": node((0.01,) * 9, requests=200, hits=130, misses=70, bytes=2048)}, {"icp_hit": 21}))
     assert history.rates("a") | {"p50_ms": 0, "p99_ms": 0} == {

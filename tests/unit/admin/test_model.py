@@ -10,7 +10,8 @@ from cachelb.admin.events import Event
 from cachelb.admin.history import FARM_SERIES, SERIES
 from cachelb.explain import Explanation
 
-KINDS = [kind for kind in vars(model).values() if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not BaseModel]
+CLASSES = [kind for kind in vars(model).values() if isinstance(kind, type)]
+KINDS = [kind for kind in CLASSES if issubclass(kind, BaseModel) and kind is not BaseModel]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -23,7 +23,7 @@ from cachelb.workers import Workers
 
 TIMEOUT_S = 20.0
 text = st.text(max_size=60)
-words = st.sampled_from(["a", "b", "c", "zz", "*", "a,b", "5", "0", "-1", "1e9", "GET", "127.0.0.1", "http://www.test/x", "x: y", ""])
+words = st.sampled_from(["a", "c", "zz", "*", "a,b", "5", "0", "-1", "1e9", "GET", "127.0.0.1", "http://www.test/x", "x: y", ""])
 value = st.one_of(words, text, st.integers(-5, 10**20).map(str))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
@@ -31,11 +31,12 @@ json_values = st.recursive(
     max_leaves=6,
 )
 changes = st.fixed_dictionaries(
-    {}, optional={"state": st.sampled_from(["up", "drain", "down", "dead", None, 1]), "weight": st.floats() | st.integers(-1, 300)}
+    {},
+    optional={"state": st.sampled_from(["up", "drain", "down", "dead", None, 1]), "weight": st.floats() | st.integers(-1, 300)},
 )
 field_text = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=40)
 fields = st.dictionaries(
-    st.sampled_from(["Accept", "Content-Type", "Last-Event-ID", "Origin", "Host", "Authorization", "Sec-Fetch-Site", "If-None-Match"]),
+    st.sampled_from(["Accept", "Content-Type", "Last-Event-ID", "Origin", "Host", "Authorization", "Sec-Fetch-Site"]),
     field_text,
     max_size=3,
 )
@@ -105,7 +106,10 @@ def test_every_answer_is_one_that_was_promised(served: Served, operation: openap
     body = None
     if operation.body is not None:
         body = data.draw(
-            st.binary(max_size=50) | json_values.map(_dumped) | changes.map(_dumped) | st.just(b"[" * 60_000) | st.just(b" " * 70_000)
+            st.binary(max_size=50)
+            | json_values.map(_dumped)
+            | changes.map(_dumped)
+            | st.sampled_from([b"[" * 60_000, b" " * 70_000, b"1" * 60_000])
         )
     status, kind, answer = served.ask(operation.method, url, headers=sent, data=body)
     promised = {200, 400, 401, 403, 404, 421, *operation.errors}

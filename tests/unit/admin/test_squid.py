@@ -14,7 +14,7 @@ from cachelb.supervisor import Supervisor
 from cachelb.workers import Workers
 
 # Every name on Squid 5.7's page of counters, in its order (seen there, 2026-11).
-NAMES = """
+NAMES: list[str] = """
 client_http.requests client_http.hits client_http.errors client_http.kbytes_in client_http.kbytes_out client_http.hit_kbytes_out
 server.all.requests server.all.errors server.all.kbytes_in server.all.kbytes_out server.http.requests server.http.errors
 server.http.kbytes_in server.http.kbytes_out server.ftp.requests server.ftp.errors server.ftp.kbytes_in server.ftp.kbytes_out
@@ -23,7 +23,7 @@ icp.queries_sent icp.replies_sent icp.queries_recv icp.replies_recv icp.query_ti
 icp.kbytes_recv icp.q_kbytes_sent icp.r_kbytes_sent icp.q_kbytes_recv icp.r_kbytes_recv icp.times_used cd.times_used cd.msgs_sent
 cd.msgs_recv cd.memory cd.local_memory cd.kbytes_sent cd.kbytes_recv unlink.requests page_faults select_loops cpu_time wall_time
 swap.outs swap.ins swap.files_cleaned aborted_requests
-""".split()
+""".split()  # noqa: SIM905
 
 
 def pages(*names: str) -> list[str]:
@@ -63,7 +63,7 @@ def test_averages_are_per_second_and_every_line_is_a_number():
         assert end.startswith("sample_end_time = ")
         unit = r"(/sec|/fd| seconds|%|)"
         assert [line for line in lines if not re.fullmatch(r"[a-z_.]+ = -?\d+\.\d{6}" + unit, line)] == []
-        assert len(lines) == 66
+        assert len(lines) == 71
         names = [line.partition(" = ")[0] for line in lines]
         assert names.index("icp.query_timeouts") == names.index("icp.replies_queued") + 1
 

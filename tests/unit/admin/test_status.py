@@ -94,7 +94,8 @@ def test_what_is_listened_on_is_what_it_began_with():
 
 
 @pytest.mark.parametrize(
-    ("for_s", "at_start", "flying", "eta"), [(4, 10, 0, 0.0), (4, 10, 5, 4.0), (4, 10, 10, None), (4, 10, 12, None), (0, 10, 5, None)]
+    ("for_s", "at_start", "flying", "eta"),
+    [(4, 10, 0, 0.0), (4, 10, 5, 4.0), (4, 10, 10, None), (4, 10, 12, None), (0, 10, 5, None)],
 )
 def test_the_end_of_a_drain_is_guessed_from_how_it_went(for_s: float, at_start: int, flying: int, eta: float | None):
     assert drain_eta(for_s, at_start, flying) == eta

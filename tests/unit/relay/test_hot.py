@@ -10,21 +10,20 @@ from cachelb.control import BYPASSED, HIT, MARKED, NO_SLOT, Sample
 from cachelb.relay.hot import LONG_BYTES, SAMPLES_MAX, SAMPLES_PER_TICK, HotSamples
 
 
-class Engine:
-    def __init__(self) -> None:
-        self.told: list[Sample] = []
-        self.tell_hot: Any = self.told.extend
-
-
 def exchange(url: bytes = b"http://x/", size: int = 100, slot: int = 1, hit: bool | None = True, why: str = "get") -> Any:
     target = SimpleNamespace(slot=slot, is_node=slot >= 0)
     return SimpleNamespace(line=SimpleNamespace(key=url), bytes_out=size, target=target, hit=hit, why=why)
 
 
+def make() -> tuple[HotSamples, list[Sample]]:
+    samples, told = HotSamples(0), list[Sample]()
+    samples.tell = told.extend
+    return samples, told
+
+
 def run(ticks: int, per_tick: int, urls: list[bytes]) -> tuple[list[Sample], int]:
     """What is told of so many requests that go round the urls, and how often the relay called ``take``."""
-    engine = Engine()
-    samples = HotSamples(engine, 0)  # type: ignore[arg-type]
+    samples, told = make()
     done = calls = 0
     for _ in range(ticks):
         for _ in range(per_tick):
@@ -33,7 +32,7 @@ def run(ticks: int, per_tick: int, urls: list[bytes]) -> tuple[list[Sample], int
                 calls += 1
                 samples.take(exchange(urls[done % len(urls)]), done)
         samples.tick(done)
-    return engine.told, calls
+    return told, calls
 
 
 def test_a_quiet_worker_looks_at_everything():
@@ -58,8 +57,7 @@ def test_traffic_that_goes_round_is_sampled_evenly():
 
 
 def test_after_a_rush_a_quiet_worker_looks_at_everything_again():
-    engine = Engine()
-    samples = HotSamples(engine, 0)  # type: ignore[arg-type]
+    samples, told = make()
     samples.tick(100_000)
     samples.take(exchange(), 100_000)
     samples.tick(100_000)
@@ -68,31 +66,28 @@ def test_after_a_rush_a_quiet_worker_looks_at_everything_again():
 
 
 def test_long_answers_stand_for_themselves():
-    engine = Engine()
-    samples = HotSamples(engine, 0)  # type: ignore[arg-type]
+    samples, told = make()
     samples.tick(100_000)
     samples.take(exchange(size=LONG_BYTES), 100_001)
     samples.tick(100_001)
-    assert engine.told[-1][2:4] == (1, LONG_BYTES)
+    assert told[-1][2:4] == (1, LONG_BYTES)
 
 
 def test_flags_say_what_became_of_it():
-    engine = Engine()
-    samples = HotSamples(engine, 0)  # type: ignore[arg-type]
+    samples, told = make()
     for number, (hit, why, slot) in enumerate([(True, "get", 1), (False, "get", 1), (None, "get", 1), (None, "learned x", -1)]):
         samples.take(exchange(hit=hit, why=why, slot=slot), number + 1)
     assert [(s.flags, s.slot) for s in samples.samples] == [(HIT | MARKED, 1), (MARKED, 1), (0, 1), (BYPASSED, NO_SLOT)]
 
 
 def test_what_is_kept_is_bounded():
-    engine = Engine()
-    samples = HotSamples(engine, 0)  # type: ignore[arg-type]
+    samples, told = make()
     samples.take(exchange(b"http://x/" + b"y" * 5000), 1)
     samples.take(exchange(b""), 2)
     assert samples.samples == []
     for number in range(SAMPLES_MAX + 10):
         samples.take(exchange(), number + 3)
     assert len(samples.samples) == SAMPLES_MAX
-    engine.tell_hot = None
+    samples.tell = None
     samples.tick(300)
     assert samples.samples == []
