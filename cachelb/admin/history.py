@@ -98,7 +98,7 @@ class History:
     def as_dict(self, seconds: float, names: Sequence[str]) -> dict[str, Any]:
         """``model.History``: the farm and these nodes over the last ``seconds``."""
         first = max(0, len(self.at) - max(1, int(seconds / STEP_S)))
-        at, farm, nodes = (list(kept)[first:] for kept in (self.at, self._farm, self._nodes))
+        at, farm, nodes = list(self.at)[first:], list(self._farm)[first:], list(self._nodes)[first:]
         return {
             "step_s": STEP_S,
             "at": at,

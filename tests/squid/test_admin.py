@@ -39,7 +39,7 @@ def director(own_farm: Callable[..., SquidFarm], start_director: Callable[..., D
     token.write_text(TOKEN)
     token.chmod(0o600)
     farm = own_farm(3)
-    found = start_director(farm, more=f'[relay]\nworkers = 2\n[admin]\ntoken_file = "{token}"\n')
+    found = start_director(farm, more=f'[admin]\ntoken_file = "{token}"\n', relay="workers = 2")
     found.farm = farm
     return found
 

@@ -57,7 +57,7 @@ def test_traffic_that_goes_round_is_sampled_evenly():
 
 
 def test_after_a_rush_a_quiet_worker_looks_at_everything_again():
-    samples, told = make()
+    samples, _ = make()
     samples.tick(100_000)
     samples.take(exchange(), 100_000)
     samples.tick(100_000)
@@ -74,14 +74,14 @@ def test_long_answers_stand_for_themselves():
 
 
 def test_flags_say_what_became_of_it():
-    samples, told = make()
+    samples, _ = make()
     for number, (hit, why, slot) in enumerate([(True, "get", 1), (False, "get", 1), (None, "get", 1), (None, "learned x", -1)]):
         samples.take(exchange(hit=hit, why=why, slot=slot), number + 1)
     assert [(s.flags, s.slot) for s in samples.samples] == [(HIT | MARKED, 1), (MARKED, 1), (0, 1), (BYPASSED, NO_SLOT)]
 
 
 def test_what_is_kept_is_bounded():
-    samples, told = make()
+    samples, _ = make()
     samples.take(exchange(b"http://x/" + b"y" * 5000), 1)
     samples.take(exchange(b""), 2)
     assert samples.samples == []
