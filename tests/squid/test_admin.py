@@ -119,7 +119,8 @@ def test_a_hot_url_is_found_with_its_owner_and_the_rates_are_the_traffics(direct
 def test_squids_own_client_reads_the_farm(director: Director, origin: OriginProcess):
     with Load(director.http, origin, cycle(static_paths("client", 10)), clients=2) as load:
         load.wait_for(50)
-    requests = call(director, "/api/v1/status")["farm"]["requests"]
+    requests = len(load.outcomes)
+    assert wait_until(lambda: call(director, "/api/v1/status")["farm"]["requests"] >= requests, PATIENCE_S)
 
     def ask(page: str) -> str:
         host, port = director.http
@@ -131,7 +132,7 @@ def test_squids_own_client_reads_the_farm(director: Director, origin: OriginProc
 
     counters = dict(re.findall(r"^([a-z_.]+) = (\d+)$", ask("counters"), re.MULTILINE))
     assert int(counters["client_http.requests"]) >= requests
-    assert int(counters["server.all.requests"]) >= 50
+    assert int(counters["server.all.requests"]) >= requests
     assert re.search(r"\tNumber of HTTP requests received:\t\d+\n", ask("info"))
     listed = re.findall(r"^Parent     : (\w+)$", ask("server_list"), re.MULTILINE)
     assert listed == [node.name for node in director.farm.nodes]  # type: ignore[attr-defined]
