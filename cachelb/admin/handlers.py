@@ -150,7 +150,7 @@ class Handlers:
         return _json(openapi.document())
 
     async def metrics(self, _request: web.Request) -> web.StreamResponse:
-        return web.Response(body=metrics.render(self.reader), headers={"Content-Type": metrics.CONTENT_TYPE})
+        return web.Response(body=await metrics.render(self.reader), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 def _number(request: web.Request, name: str, default: int, low: int, high: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
+from collections import Counter
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,17 @@ from cachelb.admin.history import in_flight
 from cachelb.counters import FARM, FARM_INDEX, NODE, NODE_INDEX, farm_values, node_values
 from cachelb.overrides import FIELDS
 from cachelb.routing.ring import Member
-from cachelb.routing.table import LatestTable
+from cachelb.routing.table import LatestTable, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cachelb.snapshot import NodeView
     from cachelb.supervisor import Supervisor
+
+
+EXACT_NODES = 8
+SAMPLED_KEYS = 32768
 
 
 class Reader:
@@ -190,9 +195,22 @@ class Reader:
         key = (algorithm, tuple((view.name, view.weight, view.share) for view in taking), len(views))
         if key != self._shares[0]:
             table = self._live.renew(algorithm, [Member(view.name, view.weight) for view in taking])
-            owned = dict(zip((view.name for view in taking), table.shares() if table is not None else [], strict=True))
+            owned = dict(zip((view.name for view in taking), owned_parts(table, len(taking)), strict=True))
             self._shares = key, [owned.get(view.name, 0.0) * view.share for view in views]
         return self._shares[1]
+
+
+def owned_parts(table: Table | None, count: int) -> list[float]:
+    """The part of all keys that each member owns: exactly for few, as seen from a sample of keys for many.
+
+    To be exact takes 3 ms a member, a sample 20 ms for any number (2026-11), and nobody who asks by ICP should wait longer.
+    """
+    if table is None:
+        return []
+    if count <= EXACT_NODES:
+        return table.shares()
+    seen = Counter(table.owner(b"%d" % key) for key in range(SAMPLED_KEYS))
+    return [seen[member] / SAMPLED_KEYS for member in range(count)]
 
 
 def drain_eta(for_s: float, at_start: int, flying: int) -> float | None:

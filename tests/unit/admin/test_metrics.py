@@ -40,7 +40,7 @@ def rendered() -> str:
             for at, count in enumerate(counts):
                 if count:
                     block[start + at] += count
-        found.append(render(Reader(supervisor)).decode())
+        found.append((await render(Reader(supervisor))).decode())
 
     with_supervisor(test)
     return found[0]

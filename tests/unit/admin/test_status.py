@@ -8,8 +8,10 @@ import pytest
 from fakes_admin import config_of, with_supervisor
 
 from cachelb import __version__
-from cachelb.admin.status import Reader, drain_eta
+from cachelb.admin.status import EXACT_NODES, Reader, drain_eta, owned_parts
 from cachelb.counters import FARM_INDEX, NODE_INDEX, node_offset
+from cachelb.routing.ring import Member
+from cachelb.routing.table import make_table
 from cachelb.supervisor import Supervisor
 from cachelb.workers import Workers
 
@@ -91,6 +93,15 @@ def test_what_is_listened_on_is_what_it_began_with():
         assert {"kind": "admin_socket", "address": "/x/admin.sock"} in found
 
     with_supervisor(test, admin={"socket": "/x/admin.sock"})
+
+
+def test_a_sample_of_keys_says_nearly_what_the_table_does():
+    table = make_table("ring", [Member(f"n{i}", 1.0 + i % 3) for i in range(12)])
+    sampled, exact = owned_parts(table, 12), table.shares()
+    assert sum(sampled) == pytest.approx(1.0)
+    assert max(abs(one - other) for one, other in zip(sampled, exact, strict=True)) < 0.01
+    assert owned_parts(table, EXACT_NODES) == exact
+    assert owned_parts(None, 0) == []
 
 
 @pytest.mark.parametrize(
