@@ -13,7 +13,7 @@ b has what took less than 2**b and not less than half of that, and the last one 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from cachelb.errors import Reason
 
@@ -201,9 +201,9 @@ HISTOGRAMS = {
     "first_byte": "from a request's head to the head of the node's answer",
     "total": "from a request's head to the end of the answer",
 }
-BUCKETS = 28  # the last begins at 67 s: longer than any time limit but those for tunnels and long bodies
+BUCKETS: Final = 28  # the last begins at 67 s: longer than any time limit but those for tunnels and long bodies
 HISTOGRAM_WIDTH = BUCKETS + 1  # and the sum
-LAST_BUCKET = BUCKETS - 1
+LAST_BUCKET: Final = 27
 CONNECT_TIME, FIRST_BYTE_TIME, TOTAL_TIME = (len(NODE) + i * HISTOGRAM_WIDTH for i in range(len(HISTOGRAMS)))
 NODE_WIDTH = len(NODE) + len(HISTOGRAMS) * HISTOGRAM_WIDTH
 

@@ -10,7 +10,7 @@ Left out: which are the hottest (``cachelb/admin/hot.py``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachelb.control import BYPASSED, HIT, MARKED, NO_SLOT, Sample
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SAMPLES_PER_TICK = 40  # wanted; a tick is 0.2 s
 SAMPLES_MAX = 200  # in a tick, of all kinds
-LONG_BYTES = 1 << 20
+LONG_BYTES: Final = 1 << 20
 URL_BYTES = 2048  # of longer ones nothing is remembered
 
 _HASHED = frozenset(("get", "only-if-cached"))
