@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,11 @@ def _demo(options: argparse.Namespace) -> int:
     return demo.run(once=options.once, nodes=options.nodes)
 
 
+def _token(_options: argparse.Namespace) -> int:
+    print(secrets.token_urlsafe(32))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cachelb",
@@ -109,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_simulate(
         _command(commands, "simulate", "say what hit ratio and load a farm would have, from access logs", config=False)
     )
+    token = _command(commands, "token", "make a token for [admin] token_file: (umask 077; cachelb token > FILE)", config=False)
+    token.set_defaults(command=_token)
 
     demo = _command(commands, "demo", "start a farm of real Squids on loopback, and the director", config=False)
     demo.add_argument("--once", action="store_true", help="send a few hundred requests, show what went where, and end")

@@ -25,6 +25,7 @@ from cachelb.config_values import (
     check_header_rule,
     check_host,
     check_host_rule,
+    check_mode,
     check_name,
     check_path,
     check_path_rule,
@@ -83,9 +84,20 @@ class AccessConfig(Section):
             "::1/128", "fc00::/7", "fe80::/10",
         )
     )  # fmt: skip
+    manager: tuple[Network, ...] = (parse_network("127.0.0.0/8"), parse_network("::1/128"))  # Squid's manager ACL: the reports
     purge: tuple[Network, ...] = ()  # who may have URLs forgotten (PURGE, HTCP CLR): nobody, for it empties caches
     connect_ports: Ports = (443, 563)  # what CONNECT may ask for: Squid's SSL_ports
     safe_ports: Ports = (80, 443, 21, 70, 210, 280, 488, 591, 777, "1025-65535")  # origins' ports: Squid's Safe_ports
+
+
+class AdminConfig(Section):
+    """Who may steer the farm by the admin API."""
+
+    socket: Annotated[str, BeforeValidator(check_path)] = ""  # a Unix socket; who can open it may change things
+    socket_mode: Annotated[str, BeforeValidator(check_mode)] = "0600"  # "0660": its group may, too
+    token_file: Annotated[str, BeforeValidator(check_path)] = ""  # a bearer token; without it TCP is for reading, on loopback
+    # by which names loopback may be asked, besides its addresses and localhost: others are another site's (DNS rebinding)
+    names: tuple[Annotated[str, BeforeValidator(check_host)], ...] = ()
 
 
 class RelayConfig(Section):
@@ -221,6 +233,7 @@ class Config(Section):
     """The whole configuration."""
 
     listen: ListenConfig = ListenConfig()
+    admin: AdminConfig = AdminConfig()
     access: AccessConfig = AccessConfig()
     relay: RelayConfig = RelayConfig()
     limits: LimitsConfig = LimitsConfig()

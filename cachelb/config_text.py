@@ -260,8 +260,8 @@ def _doubtful(config: Config) -> Iterator[str]:
     if config.bypass.mode == "direct" and config.bypass.allow_private:
         yield "bypass.allow_private: clients can reach private and loopback addresses through the director"
     for address in config.listen.admin:
-        if not ip_address(address.host).is_loopback:
-            yield f"listen.admin is {address}: whoever reaches it can see and steer the farm"
+        if not ip_address(address.host).is_loopback and not config.admin.token_file:
+            yield f"listen.admin is {address}, but there is no [admin] token_file: only loopback is answered"
     if all(node.state == "down" for node in config.node):
         yield "every node has the state down: the farm serves nothing"
     if config.timeouts.node_keep_alive_s >= _SQUID_KEEPS_S:

@@ -203,6 +203,14 @@ def check_path(value: object) -> str:
     return text_of(value)
 
 
+def check_mode(value: object) -> str:
+    """The mode of a socket: "0600", "0660" or "0666" and the like."""
+    text = text_of(value)
+    if len(text) != 4 or text[0] != "0" or any(digit not in "0246" for digit in text[1:]) or text[1] != "6":
+        raise BadValue(f"{shown(value)} is not the mode of a socket", 'write it like "0660"; the owner needs 6')
+    return text
+
+
 def check_host_rule(value: object) -> str:
     """A rule for hosts that are not cached."""
     return _rule(value, lambda text: BypassRules(hosts=[text]))

@@ -7,6 +7,8 @@ Each is a length (4 bytes, network order, of what follows), a kind (1 byte) and 
                             REOPEN    logs were rotated                                 DRAINED  exchanges cut, in digits
                             DRAIN     seconds, in digits                                SEEN     what nodes have stored
                             PURGED    what became of a purge                            PURGE    a client wants a URL purged
+                            REPORT    a page of the cache manager                       ASK      a client wants one
+                                                                                        HOT      samples of exchanges
 """
 
 from __future__ import annotations
@@ -21,12 +23,17 @@ from cachelb.routing.learned import Lesson
 
 SNAPSHOT, LESSONS, REOPEN, DRAIN, APPLIED, DRAINED = b"S", b"L", b"R", b"D", b"A", b"X"
 SEEN, PURGE, PURGED = b"H", b"P", b"Q"
+HOT, ASK, REPORT = b"T", b"M", b"N"
 
 MESSAGE_BYTES = 16 << 20  # a Snapshot of 2,000 nodes has about 300 KiB
 
 _HEAD = struct.Struct("!Ic")
 _SEEN = struct.Struct("!HIH")
 _NUMBER = struct.Struct("!QI")
+_SAMPLE = struct.Struct("!HBIQH")
+
+NO_SLOT = 0xFFFF  # of a sample that no node has answered
+HIT, BYPASSED, MARKED = 1, 2, 4  # flags of a sample; MARKED: the answer said whether it was a hit
 
 
 class Seen(NamedTuple):
@@ -57,6 +64,30 @@ class Purged(NamedTuple):
     confirmed: int
     found: int
     problems: tuple[str, ...] = ()
+
+
+class Sample(NamedTuple):
+    """An exchange that a worker has looked at.  slot: of the node; weight: for how many it stands; size: bytes sent."""
+
+    slot: int
+    flags: int
+    weight: int
+    size: int
+    url: bytes
+
+
+class Ask(NamedTuple):
+    """A client wants a page of the cache manager.  number: the worker's, for the answer."""
+
+    number: int
+    page: bytes
+
+
+class Report(NamedTuple):
+    """A page of the cache manager; no text: there is none of this name."""
+
+    number: int
+    text: bytes
 
 
 def pack(kind: bytes, payload: bytes = b"") -> bytes:
@@ -122,3 +153,40 @@ def unpack_purged(payload: bytes) -> Purged:
     """Read what ``pack_purged`` wrote."""
     number, asked, confirmed, found, problems = json.loads(payload)
     return Purged(number, asked, confirmed, found, tuple(problems))
+
+
+def pack_samples(samples: list[Sample]) -> bytes:
+    """What a worker sampled, as the payload of a message."""
+    return b"".join([_SAMPLE.pack(slot, flags, weight, size, len(url)) + url for slot, flags, weight, size, url in samples])
+
+
+def unpack_samples(payload: bytes) -> list[Sample]:
+    """Read what ``pack_samples`` wrote."""
+    samples = []
+    at = 0
+    while at < len(payload):
+        slot, flags, weight, sent, size = _SAMPLE.unpack_from(payload, at)
+        at += _SAMPLE.size
+        samples.append(Sample(slot, flags, weight, sent, payload[at : at + size]))
+        at += size
+    return samples
+
+
+def pack_ask(ask: Ask) -> bytes:
+    """A question for a page as the payload of a message; a Report is packed likewise."""
+    return _NUMBER.pack(ask.number, len(ask.page)) + ask.page
+
+
+def unpack_ask(payload: bytes) -> Ask:
+    """Read what ``pack_ask`` wrote."""
+    return Ask(_NUMBER.unpack_from(payload)[0], payload[_NUMBER.size :])
+
+
+def pack_report(report: Report) -> bytes:
+    """A page as the payload of a message."""
+    return _NUMBER.pack(report.number, len(report.text)) + report.text
+
+
+def unpack_report(payload: bytes) -> Report:
+    """Read what ``pack_report`` wrote."""
+    return Report(_NUMBER.unpack_from(payload)[0], payload[_NUMBER.size :])

@@ -4,13 +4,16 @@
 knows a counter by its position.  A worker counts in plain lists and copies them into its block a few times a second, so a
 worker that is killed loses at most that much of its figures.
 
-The block of one worker is ``FARM`` counters, then ``NODE_SLOTS`` times ``NODE`` counters; a node keeps its slot for as long
-as it is configured.  All values are unsigned 64-bit integers in native byte order.
+The block of one worker is ``FARM`` counters, then for each of ``NODE_SLOTS`` nodes ``NODE`` counters and ``HISTOGRAMS``; a
+node keeps its slot for as long as it is configured.  All values are unsigned 64-bit integers in native byte order.
+
+A histogram is ``BUCKETS`` counts and a sum in microseconds.  What took t microseconds is in the bucket t.bit_length(), so bucket
+b has what took less than 2**b and not less than half of that, and the last one all that took longer: no table, no search.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from cachelb.errors import Reason
 
@@ -21,7 +24,7 @@ class Counter(NamedTuple):
     """One counter: its name, whether it only grows, its unit, and one line for people."""
 
     name: str
-    kind: Literal["counter", "gauge"]
+    kind: Literal["counter", "gauge"]  # of the workers' gauges in WORST the largest counts, else they are added up
     unit: str
     text: str
 
@@ -50,6 +53,17 @@ _FARM = [
     Counter("direct_reuses", "counter", "requests", "requests sent to origins on a kept connection"),
     Counter("learned_urls", "gauge", "urls", "URLs remembered as uncacheable, added over workers that teach each other"),
     Counter("learned_segments", "gauge", "segments", "hosts with first path segment remembered as uncacheable, added likewise"),
+    Counter("loop_lag_us", "gauge", "microseconds", "by how much the last tick came too late, in the worst worker"),
+    Counter("loop_lag_total_us", "counter", "microseconds", "by how much ticks, of which there are five a second, came too late"),
+    *(Counter(f"bypassed_{word}", "counter", "requests", f"requests sent around the farm: {text}") for word, text in {
+        "authorization": "they carry credentials",
+        "no_store": "they forbid to store the answer",
+        "method": "of a method that is not cached",
+        "rule": "by a rule of [bypass]",
+        "learned": "answers have taught that they cannot be stored",
+        "upgrade": "CONNECT, and requests to upgrade",
+        "farm_dead": "no node could serve them",
+    }.items()),
     Counter("log_dropped", "counter", "lines", "access log lines lost because they could not be written"),
 ]
 _ENDS = [Counter(f"ended_{reason.label}", "counter", "exchanges", reason.value.text) for reason in Reason]
@@ -58,6 +72,7 @@ _NODE = [
     Counter("responses", "counter", "answers", "answers whose head arrived"),
     Counter("ended", "counter", "exchanges", "exchanges with the node that ended; requests less ended is in flight"),
     Counter("hits", "counter", "answers", "answers marked as a cache hit"),
+    Counter("misses", "counter", "answers", "answers marked as a cache miss; X-Cache and Cache-Status are what marks"),
     Counter("bytes", "counter", "bytes", "bytes sent to clients from the node"),
     Counter("connects", "counter", "connections", "connections opened to the node"),
     Counter("connect_failures", "counter", "connections", "connections that could not be opened"),
@@ -165,6 +180,7 @@ PEERS: tuple[Counter, ...] = (
         }.items()
     ),
     Counter("index_overloads", "counter", "messages", "what workers saw, not taken in because too much of it waited"),
+    Counter("misrouted", "counter", "answers", "objects that a node has fetched although another node in service holds them"),
     Counter("index_keys", "gauge", "objects", "objects in the index, counted once for each node that holds them"),
 )
 
@@ -176,23 +192,64 @@ FARM_INDEX = {counter.name: i for i, counter in enumerate(FARM)}
 NODE_INDEX = {counter.name: i for i, counter in enumerate(NODE)}
 END_INDEX = {reason: FARM_INDEX[f"ended_{reason.label}"] for reason in Reason}
 
-BLOCK_BYTES = 8 * (len(FARM) + NODE_SLOTS * len(NODE))
+# Gauges of which the largest worker's counts.
+WORST = frozenset(("loop_lag_us",))
+
+# What is timed for each node, in this order behind its counters.
+HISTOGRAMS = {
+    "connect": "until a connection to the node was open",
+    "first_byte": "from a request's head to the head of the node's answer",
+    "total": "from a request's head to the end of the answer",
+}
+BUCKETS: Final = 28  # the last begins at 67 s: longer than any time limit but those for tunnels and long bodies
+HISTOGRAM_WIDTH = BUCKETS + 1  # and the sum
+LAST_BUCKET: Final = 27
+CONNECT_TIME, FIRST_BYTE_TIME, TOTAL_TIME = (len(NODE) + i * HISTOGRAM_WIDTH for i in range(len(HISTOGRAMS)))
+NODE_WIDTH = len(NODE) + len(HISTOGRAMS) * HISTOGRAM_WIDTH
+
+BLOCK_BYTES = 8 * (len(FARM) + NODE_SLOTS * NODE_WIDTH)
+
+
+def note_time(counts: list[int], histogram: int, seconds: float) -> None:
+    """Count what took so long in one of a node's histograms (``TOTAL_TIME`` ...).  0.17 us (2026-11)."""
+    took = int(seconds * 1e6)
+    bucket = took.bit_length()
+    counts[histogram + (bucket if bucket < LAST_BUCKET else LAST_BUCKET)] += 1
+    counts[histogram + BUCKETS] += took
 
 
 def node_offset(slot: int) -> int:
     """Where in the block (in counters, not bytes) the node in ``slot`` begins."""
-    return len(FARM) + slot * len(NODE)
+    return len(FARM) + slot * NODE_WIDTH
+
+
+def farm_values(blocks: list[memoryview]) -> list[int]:
+    """The farm's counters over the workers' blocks (memoryviews of format ``Q``), in the order of ``FARM``."""
+    values = _added([block[: len(FARM)].tolist() for block in blocks], len(FARM))
+    for name in WORST:
+        at = FARM_INDEX[name]
+        values[at] = max((block[at] for block in blocks), default=0)
+    return values
+
+
+def node_values(blocks: list[memoryview], slot: int) -> list[int]:
+    """One node's counters and histograms over the workers' blocks, as they stand in a block."""
+    start = node_offset(slot)
+    return _added([block[start : start + NODE_WIDTH].tolist() for block in blocks], NODE_WIDTH)
+
+
+def _added(rows: list[list[int]], width: int) -> list[int]:
+    return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * width
 
 
 def read_farm(blocks: list[memoryview]) -> dict[str, int]:
-    """Sum the farm's counters over the workers' blocks (memoryviews of format ``Q``)."""
-    return {counter.name: sum(block[i] for block in blocks) for i, counter in enumerate(FARM)}
+    """The farm's counters over the workers' blocks, by name."""
+    return {counter.name: value for counter, value in zip(FARM, farm_values(blocks), strict=True)}
 
 
 def read_node(blocks: list[memoryview], slot: int) -> dict[str, int]:
-    """Sum one node's counters over the workers' blocks."""
-    start = node_offset(slot)
-    return {counter.name: sum(block[start + i] for block in blocks) for i, counter in enumerate(NODE)}
+    """One node's counters over the workers' blocks, by name."""
+    return {counter.name: value for counter, value in zip(NODE, node_values(blocks, slot), strict=False)}
 
 
 def forget_gauges(block: memoryview) -> None:
@@ -202,7 +259,7 @@ def forget_gauges(block: memoryview) -> None:
             block[i] = 0
     requests, ended = NODE_INDEX["requests"], NODE_INDEX["ended"]
     gauges = [i for i, counter in enumerate(NODE) if counter.kind == "gauge"]
-    for start in range(len(FARM), len(FARM) + NODE_SLOTS * len(NODE), len(NODE)):
+    for start in range(len(FARM), len(FARM) + NODE_SLOTS * NODE_WIDTH, NODE_WIDTH):
         block[start + ended] = block[start + requests]
         for i in gauges:
             block[start + i] = 0

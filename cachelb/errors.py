@@ -60,6 +60,7 @@ class Reason(Enum):
     TOO_MANY_CONNECTIONS = ReasonRow(429, False, "http_request_denied", "this client has too many connections open")
     LOOP = ReasonRow(508, False, "proxy_loop_detected", "the request has passed through this director before")
     PURGE_DENIED = ReasonRow(403, False, "http_request_denied", "this client network may not have URLs forgotten")
+    MANAGER_DENIED = ReasonRow(403, False, "http_request_denied", "this client network may not read the director's reports")
     NOT_FOUND = ReasonRow(404, False, "", "there is no such internal page")
     # what nodes and origins do
     NO_NODE = ReasonRow(503, True, "destination_unavailable", "no cache of the farm can serve this request")
@@ -85,6 +86,7 @@ class Reason(Enum):
     # ourselves
     OVERLOADED = ReasonRow(503, True, "proxy_internal_response", "the director has reached its connection limit")
     PURGE_UNAVAILABLE = ReasonRow(503, True, "proxy_internal_response", "no purge can be taken at the moment")
+    MANAGER_UNAVAILABLE = ReasonRow(503, True, "proxy_internal_response", "no report can be made at the moment")
     SHUTDOWN = ReasonRow(503, True, "proxy_internal_response", "the director is shutting down")
     INTERNAL = ReasonRow(500, True, "proxy_internal_error", "an error in the director itself")
 

@@ -211,6 +211,7 @@ class OneCache:
                 for word, count in group.items():
                     name = f"{prefix}_{word}"
                     found[name] = found.get(name, 0) + count
+        found["misrouted"] = self.index.misrouted
         return {counter.name: found.get(counter.name, 0) for counter in PEERS}
 
     def status(self) -> dict[str, Any]:

@@ -22,6 +22,8 @@ import uvloop
 
 from cachelb import __version__, config_text, control
 from cachelb.admin.api import AdminServer
+from cachelb.admin.desk import Desk
+from cachelb.admin.events import Level
 from cachelb.config import Config, load
 from cachelb.errors import ConfigError
 from cachelb.eventlog import setup
@@ -31,9 +33,10 @@ from cachelb.nodes.health import Change, Health, HealthPolicy
 from cachelb.nodes.probes import Prober
 from cachelb.nodes.watch import NodeNames
 from cachelb.onecache import OneCache
+from cachelb.overrides import Overrides
 from cachelb.priority import prompt
 from cachelb.snapshot import Snapshot
-from cachelb.workers import Workers, passive_totals, split_listeners
+from cachelb.workers import Worker, Workers, passive_totals, split_listeners
 
 log = logging.getLogger("cachelb")
 
@@ -49,9 +52,11 @@ class Supervisor:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
-        self.config = self._began_with = config
-        self.started_at = time.time()
+        self.config = self.file_config = self.began_with = config
+        self.overrides = Overrides()
+        self.started_at = self.loaded_at = time.time()
         self.reloads = 0
+        self.problems: list[str] = []  # why the last reload was refused
         self.epoch = 0
         self.farm = Farm()
         self.farm.configure(config)
@@ -59,6 +64,7 @@ class Supervisor:
         self.names = NodeNames(config.resolver, self._addresses_changed, self._address_problem)
         self.prober = Prober(self.health, self.farm.probe_targets, self._log_changes, config.health.timeout_s)
         self.onecache = OneCache(config, self.farm.slots)
+        self.desk = Desk(self)
         self.workers: Workers | None = None
         self.ending = asyncio.Event()
         self.hurry = asyncio.Event()
@@ -83,10 +89,10 @@ class Supervisor:
         listeners = split_listeners([open_listeners(address, count) for address in listen.http])
         admin = AdminServer(self)
         try:
-            await admin.start(listen.admin)
+            await admin.start(listen.admin, self.config.admin)
             await self.onecache.start()
             if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
-                self.workers = Workers(listeners, self._snapshot().pack(), self.onecache.heard)
+                self.workers = Workers(listeners, self._snapshot().pack(), self._heard)
                 self.onecache.begin(self.workers)
                 await self._serve(self.workers)
         finally:
@@ -96,15 +102,16 @@ class Supervisor:
         return 0
 
     async def _serve(self, workers: Workers) -> None:
-        jobs = (self.prober.run, self._watch_traffic, *self.onecache.jobs())
+        jobs = (self.prober.run, self._watch_traffic, self.desk.run, *self.onecache.jobs())
         tasks = [asyncio.create_task(self._forever(job)) for job in jobs]
         workers.start()
         if await self._unless_ending(workers.ready()):
             self.state = "running"
             self.onecache.serve(True)
-            where = ", ".join(f"{address.host}:{address.port}" for address in self._began_with.listen.http)
+            where = ", ".join(f"{address.host}:{address.port}" for address in self.began_with.listen.http)
             sizes = len(workers.workers), len(self.config.node)
             log.info("ready: cachelb %s, %d worker(s), %d node(s), listening on %s", __version__, *sizes, where)
+            self.desk.events.add("start", f"cachelb {__version__} is ready, listening on {where}")
             await self.ending.wait()
         self.state = "draining"
         self.onecache.serve(False)
@@ -162,16 +169,18 @@ class Supervisor:
         self._version = self.health.version
         self.onecache.place(views)
         self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and view.weight for view in views))
-        return Snapshot(self.epoch, self.config.model_dump_json(), views)
+        # Of nodes a relay reads the views; for a new configuration it would forget what it has learned.
+        return Snapshot(self.epoch, self.file_config.model_dump_json(), views)
 
     def _tell_of_a_dead_farm(self, serves: bool) -> None:
         if serves and not self._serves:
             log.info("the farm serves again")
+            self.desk.events.add("farm", "the farm serves again")
         elif self._serves and not serves:
             direct = self.config.bypass.mode == "direct"
-            log.error(
-                "no node is left: %s", "requests go straight to the origins" if direct else "requests are answered with 503"
-            )
+            text = f"no node is left: requests {'go straight to the origins' if direct else 'are answered with 503'}"
+            log.error("%s", text)
+            self.desk.events.add("farm", text, "error")
         self._serves = serves
 
     def wanted_epoch(self) -> int:
@@ -199,6 +208,8 @@ class Supervisor:
     def _log_changes(self, changes: list[Change]) -> None:
         for change in changes:
             log.log(logging.INFO if change.new == "up" else logging.WARNING, "%s", change)
+            level: Level = "info" if change.new == "up" else "warning"
+            self.desk.events.add("node", str(change), level, change.name, state=change.new, cause=change.cause)
         if self.health.version != self._version:  # shares that grow are no change worth a line
             self.publish()
 
@@ -206,6 +217,7 @@ class Supervisor:
         """A node's DNS name has other addresses now: no key moves, for the ring follows the name."""
         self.farm.addresses[name] = tuple(addresses)
         log.info("node %s is at %s", name, ", ".join(addresses))
+        self.desk.events.add("node", f"node {name} is at {', '.join(addresses)}", node=name, addresses=addresses)
         self.prober.wake()
         self.publish()
 
@@ -229,28 +241,78 @@ class Supervisor:
                         self.prober.wake()
             self._log_changes(changes)
 
-    def reload(self) -> None:
-        """Read the configuration again; keep the old one if the new one cannot be used."""
+    def reload(self) -> str | None:
+        """Read the configuration again; keep the old one if the new one cannot be used.
+
+        Returns what has changed, in a few words; None if it was refused, and ``problems`` says why.
+        """
         self.reopen_logs()
         try:
             config = load(self.path)
         except ConfigError as exc:
-            for problem in exc.problems:
+            self.problems = [str(problem) for problem in exc.problems]
+            for problem in self.problems:
                 log.error("reload refused: %s", problem)
-            return
-        for what in fixed_at_start(self._began_with, config):
+            text = f"the new configuration cannot be used: {self.problems[0]}"
+            self.desk.events.add("reload_refused", text, "error", problems=self.problems[:20])
+            return None
+        for what in fixed_at_start(self.began_with, config):
             log.warning("reload: a change of %s needs a restart; the old value stays in force", what)
-        before, self.config = self.config, config
+        before, self.file_config = self.file_config, config
+        self.problems, self.loaded_at = [], time.time()
+        for name, text in self.overrides.reload(config.node):
+            log.info("%s", text)
+            self.desk.events.add("operator", text, node=name)
         setup(config.log.events, config.log.level)
+        self.onecache.reload(config)
+        self.reloads += 1
+        self._take_over()
+        changes = difference(before, config)
+        log.info("reloaded: %s", changes)
+        self.desk.events.add("reload", f"reloaded: {changes}", reloads=self.reloads)
+        return changes
+
+    def _take_over(self) -> None:
+        """Put in force what the file and the operator say."""
+        self.config = config = self.overrides.applied(self.file_config)
         self.farm.configure(config)
         self.names.reload(config.resolver, self.farm.names_to_resolve())
         self.health.reload(health_policy(config), self.farm.watched(), time.monotonic())
         self.prober.timeout_s = config.health.timeout_s
-        self.onecache.reload(config)
         self.prober.wake()
-        self.reloads += 1
         self._publish()
-        log.info("reloaded: %s", difference(before, config))
+
+    def steer(self, name: str, **values: Any) -> None:
+        """Set the state or the weight of a node over what the file says; without values, take back what was set.
+
+        Raises:
+            KeyError: There is no such node.
+            ValueError: No node would have any weight; nothing has changed.
+        """
+        node = {node.name: node for node in self.file_config.node}[name]
+        weights = {other.name: other.weight for other in self.config.node}
+        weights[name] = values.get("weight", weights[name] if values else node.weight)
+        if not any(weights.values()):
+            raise ValueError("then no node would have any weight, and no URL an owner")
+        if values:
+            self.overrides.set(node, **values)
+        else:
+            self.overrides.reset(name)
+        self._take_over()
+        said = ", ".join(f"{key} {value}" for key, value in values.items()) or "as in the file"
+        log.info("node %s: %s, by the operator", name, said)
+        self.desk.events.add("operator", f"node {name}: {said}, by the operator", node=name, **values)
+
+    def _heard(self, worker: Worker, kind: bytes, payload: bytes) -> None:
+        """A worker has said something that is not about itself."""
+        if kind == control.HOT:
+            self.desk.heard(payload)
+        elif kind == control.ASK:
+            ask = control.unpack_ask(payload)
+            text = self.desk.manager.page(ask.page.decode("latin-1"))
+            worker.send(control.REPORT, control.pack_report(control.Report(ask.number, text.encode())))
+        else:
+            self.onecache.heard(worker, kind, payload)
 
     def reopen_logs(self) -> None:
         """Logs were rotated."""
@@ -268,6 +330,8 @@ def fixed_at_start(old: Config, new: Config) -> list[str]:
     fixed = []
     if old.listen != new.listen:
         fixed.append("[listen]")
+    if (old.admin.socket, old.admin.socket_mode) != (new.admin.socket, new.admin.socket_mode):
+        fixed.append("[admin] socket")
     if old.relay.workers != new.relay.workers:
         fixed.append("[relay] workers")
     if (old.index.keys, old.index.state) != (new.index.keys, new.index.state):

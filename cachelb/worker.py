@@ -50,6 +50,8 @@ class Worker:
         engine.teach = self._teach
         engine.ask_purge = self._ask_purge
         engine.tell_seen = self._tell_seen
+        engine.hot.tell = self._tell_hot
+        engine.internal.manager.ask_supervisor = self._ask_report
 
     def _teach(self, lessons: list[Lesson]) -> None:
         if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
@@ -66,6 +68,16 @@ class Worker:
             self._say(control.SEEN, control.pack_seen(seen))
         else:
             self.engine.count("sightings_dropped", len(seen))
+
+    def _tell_hot(self, samples: list[control.Sample]) -> None:
+        if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
+            self._say(control.HOT, control.pack_samples(samples))
+
+    def _ask_report(self, ask: control.Ask) -> bool:
+        if self.writer.is_closing() or self.writer.transport.get_write_buffer_size() >= UNREAD_BYTES:
+            return False
+        self._say(control.ASK, control.pack_ask(ask))
+        return True
 
     def _say(self, kind: bytes, payload: bytes) -> None:
         if not self.writer.is_closing():
@@ -92,6 +104,8 @@ class Worker:
                 self.engine.reports.reopen()
             elif kind == control.PURGED:
                 self.engine.purged(control.unpack_purged(payload))
+            elif kind == control.REPORT:
+                self.engine.internal.manager.told(control.unpack_report(payload))
             elif kind == control.DRAIN:
                 self.drain(float(payload))
         if self._drain is None:

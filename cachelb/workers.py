@@ -46,6 +46,7 @@ class Worker:
         self.restarts = 0
         self.ready = asyncio.Event()
         self.drained: int | None = None
+        self.ended = ""  # how its last process ended
 
     @property
     def pid(self) -> int:
@@ -104,10 +105,11 @@ class Worker:
             if self.pool.stopping.is_set():
                 return
             code = self.process.returncode if self.process is not None else None
+            self.ended = _how(code)
             self.restarts += 1
             self.epoch = -1
             wait = restart_wait(wait, loop.time() - born)
-            log.error("worker %d ended (%s): its connections are lost; restarting", self.number, _how(code))
+            log.error("worker %d ended (%s): its connections are lost; restarting", self.number, self.ended)
             forget_gauges(self.block)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.pool.stopping.wait(), wait)

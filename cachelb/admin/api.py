@@ -1,27 +1,45 @@
-"""The admin listener: what the director knows, to read.
+"""The admin listener: HTTP in front of what the director knows and does.
 
-``GET /api/v1/status`` is one JSON document for people and programs; ``GET /metrics`` is the same counters for
-Prometheus. Both are views of ``cachelb.counters.TABLE`` and know no counter by name.
+One table of operations (``openapi.OPERATIONS``) makes the routes; ``guard`` says who may; errors are problem documents (RFC
+9457).  See docs/api.md.  Left out: what the answers say (``status``, ``desk``), the stream of events (``stream``).
 """
 
 from __future__ import annotations
 
-import json
-import time
-from typing import TYPE_CHECKING, Any
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from cachelb import __version__
-from cachelb.admin.metrics import CONTENT_TYPE, render
-from cachelb.counters import read_farm, read_node
-from cachelb.listen import cannot_listen
+from cachelb.admin import guard, handlers, openapi, problems
+from cachelb.listen import CannotListenError, cannot_listen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from cachelb.config import AdminConfig
     from cachelb.listen import Address
     from cachelb.supervisor import Supervisor
+
+log = logging.getLogger("cachelb.admin")
+
+BODY_BYTES_MAX = 65536
+PAGE = Path(__file__).parent / "page"
+
+# Nothing from elsewhere, no inline script, in nobody's frame.  data: is for the small pictures that style sheets hold.
+PAGE_FIELDS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+ALL_FIELDS = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminServer:
@@ -29,17 +47,28 @@ class AdminServer:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        app = web.Application()
-        app.router.add_get("/api/v1/status", self._status)
-        app.router.add_get("/metrics", self._metrics)
-        self.runner = web.AppRunner(app, access_log=None)
+        self.token = ""
+        self._token_of = (0.0, "")
+        self._socket_path = ""
+        self.handlers = handlers.Handlers(supervisor)
+        app = web.Application(middlewares=[self._guarded], client_max_size=BODY_BYTES_MAX)
+        for operation in openapi.OPERATIONS:
+            app.router.add_route(operation.method, operation.path, getattr(self.handlers, operation.name))
+            if operation.method == "GET":
+                app.router.add_route("HEAD", operation.path, getattr(self.handlers, operation.name))
+        app.router.add_get("/", self._page)
+        app.router.add_get("/page/{file}", self._page)
+        app.on_shutdown.append(self.handlers.shutdown)
+        # What still runs is a stream of events, which never ends by itself.
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
-    async def start(self, addresses: Sequence[Address]) -> None:
+    async def start(self, addresses: Sequence[Address], admin: AdminConfig | None = None) -> None:
         """Begin to listen.
 
         Raises:
-            CannotListenError: An address cannot be listened on.
+            CannotListenError: An address, or the socket, cannot be listened on.
         """
+        self._read_token()
         await self.runner.setup()
         for address in addresses:
             site = web.TCPSite(self.runner, address.host, address.port)
@@ -47,51 +76,112 @@ class AdminServer:
                 await site.start()
             except OSError as exc:
                 raise cannot_listen(address, exc) from exc
+        if admin is not None and admin.socket:
+            await web.SockSite(self.runner, open_socket(admin.socket, int(admin.socket_mode, 8))).start()
+            self._socket_path = admin.socket
 
     async def stop(self) -> None:
         """Close the listeners."""
         await self.runner.cleanup()
+        if self._socket_path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._socket_path)
 
-    async def _status(self, _request: web.Request) -> web.Response:
-        return web.json_response(status(self.supervisor), dumps=lambda value: json.dumps(value, indent=1))
+    def _read_token(self) -> None:
+        """Read the token file, at the start and after each reload."""
+        wanted = self.supervisor.loaded_at, self.supervisor.file_config.admin.token_file
+        if wanted == self._token_of:
+            return
+        self._token_of = wanted
+        self.token, problem = guard.read_token(wanted[1])
+        if problem:
+            log.error("%s; until then nothing can be changed over TCP", problem)
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        text = render(status(self.supervisor))
-        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._read_token()
+            refusal = guard.judge(self._asked(request), self.token, self.supervisor.file_config.admin.names)
+            if refusal is not None:
+                raise problems.ProblemError(refusal.status, refusal.detail)
+            answer = await handler(request)
+        except problems.ProblemError as exc:
+            answer = problems.answer(request, exc.status, exc.detail, exc.errors)
+        except web.HTTPException as exc:
+            answer = problems.of_http(request, exc)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as exc:
+            log.critical("internal error: %s %s: %r", request.method, request.path, exc, exc_info=exc)
+            answer = problems.answer(request, 500, "an error in the director itself; its log says more")
+        if not answer.prepared:
+            for name, value in ALL_FIELDS.items():
+                answer.headers.setdefault(name, value)
+        return answer
 
-
-def status(supervisor: Supervisor) -> dict[str, Any]:
-    """All that is known now, as plain values."""
-    workers = supervisor.workers.workers if supervisor.workers is not None else []
-    blocks = [worker.block for worker in workers]
-    health = supervisor.health.states()
-    now = time.monotonic()
-    stores = supervisor.onecache.nodes(supervisor.farm.slots)
-    nodes = []
-    for view in supervisor.farm.views(health):
-        known = health.get(view.name)
-        nodes.append(
-            {
-                "name": view.name,
-                "addresses": list(view.addresses),
-                "port": view.port,
-                "weight": view.weight,
-                "state": view.state,
-                "share": view.share,
-                "since_s": round(now - known.since, 1) if known else None,
-                "cause": known.cause if known else "",
-                "store": stores[view.name],
-                "counters": read_node(blocks, view.slot),
-            }
+    def _asked(self, request: web.Request) -> guard.Asked:
+        fields = request.headers
+        return guard.Asked(
+            peer=_peer(request),
+            host=fields.get("Host", ""),
+            origin=fields.get("Origin", ""),
+            authorization=fields.get("Authorization", ""),
+            fetch_site=fields.get("Sec-Fetch-Site", ""),
+            changes=request.method not in ("GET", "HEAD", "OPTIONS"),
         )
-    return {
-        "version": __version__,
-        "state": supervisor.state,
-        "uptime_s": round(time.time() - supervisor.started_at, 1),
-        "epoch": supervisor.wanted_epoch(),
-        "reloads": supervisor.reloads,
-        "workers": [{"number": w.number, "pid": w.pid, "epoch": w.epoch, "restarts": w.restarts} for w in workers],
-        "farm": read_farm(blocks),
-        "onecache": supervisor.onecache.status(),
-        "nodes": nodes,
-    }
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info.get("file", "index.html")
+        path = PAGE / name
+        if path.parent != PAGE or name.startswith(".") or not path.is_file():
+            raise problems.ProblemError(404, "there is no such file of the page")
+        return web.FileResponse(path, headers=PAGE_FIELDS)
+
+
+def _peer(request: web.Request) -> str:
+    """The client's address; "" for the Unix socket."""
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if sock is not None and sock.family == socket.AF_UNIX:
+        return ""
+    return request.remote or "unknown"
+
+
+def open_socket(path: str, mode: int) -> socket.socket:
+    """A listening Unix socket of this mode; one that a director before has left is replaced, one in use is not.
+
+    Raises:
+        CannotListenError: It cannot be had.
+    """
+
+    def failed(why: str, number: int) -> CannotListenError:
+        return CannotListenError(number, f"cannot listen on {path}: {why}")
+
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        try:
+            left = os.stat(path)
+        except FileNotFoundError:
+            pass
+        else:
+            if not stat.S_ISSOCK(left.st_mode):
+                raise failed("a file that is no socket has this name", errno.EEXIST)
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(path) == 0:
+                    raise failed("another program listens there", errno.EADDRINUSE)
+            os.unlink(path)
+        before = os.umask(0o777)  # nobody gets in before the mode is right
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        os.chmod(path, mode)
+        sock.listen(128)
+        sock.setblocking(False)
+    except CannotListenError:
+        sock.close()
+        raise
+    except (OSError, ValueError) as exc:
+        sock.close()
+        raise failed(getattr(exc, "strerror", None) or str(exc), getattr(exc, "errno", None) or errno.EINVAL) from exc
+    return sock
+

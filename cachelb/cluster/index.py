@@ -59,6 +59,7 @@ class Index:
         self.live = 0
         self.names: dict[int, str] = {}
         self.clock = clock
+        self.misrouted = 0
         self._has_nodes = False
         self._heard: dict[int, float] = {}
         self._gone = _Gone()
@@ -123,6 +124,9 @@ class Index:
                 if not (self.log_is_live(slot) and self._doubt(key, slot)):
                     self.holdings.remove(key, slot)
             elif not self._gone.has(key, slot, now):
+                others = self.live & ~(1 << slot)
+                if self.holdings.holds(key, now, others) and all(held.node != slot for held in self.holdings.holders(key)):
+                    self.misrouted += 1
                 self.holdings.add(key, slot, expires, Source.SEEN)
 
     def apply(self, slot: int, events: Sequence[Event]) -> None:

@@ -35,7 +35,7 @@ _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _canonical_number = re.compile(
     rb"http://((?:" + _OCTET + rb"\.){3}" + _OCTET + rb"|" + _HOST + rb")(?::(?!80/)(?:" + _PORT + rb"))?/.*+", re.DOTALL
 ).fullmatch
-_absolute = re.compile(rb"([A-Za-z][0-9A-Za-z+.-]*+)://([^/?#]*+)(.*+)", re.DOTALL).fullmatch
+_absolute = re.compile(rb"([A-Za-z][0-9A-Za-z+.-]*+|cache_object)://([^/?#]*+)(.*+)", re.DOTALL).fullmatch
 _authority = re.compile(rb"(?:\[([0-9A-Fa-f:.]++)\]|([0-9A-Za-z._-]++))(?::([0-9]{0,5}))?").fullmatch
 _number = re.compile(rb"[0-9]++|0[Xx][0-9A-Fa-f]*+").fullmatch
 

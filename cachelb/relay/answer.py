@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cachelb.counters import FARM_INDEX
+from cachelb.counters import BUCKETS, FARM_INDEX, FIRST_BYTE_TIME, LAST_BUCKET
 from cachelb.errors import BadMessage, BadResponse, Reason
 from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkError, ChunkScanner, response_body
 from cachelb.http.response import ResponseHead, scan_response
@@ -22,7 +22,7 @@ from cachelb.relay.attempts import BODY, TUNNEL, Attempts
 from cachelb.relay.pump import Pump
 from cachelb.relay.refusals import REFUSAL_BYTES, Refusal
 from cachelb.relay.sightings import ONLY_IF_CACHED
-from cachelb.relay.upstream import BAD_RESPONSES, ENDED, HITS, ORIGIN_ERRORS, RESPONSES, Link
+from cachelb.relay.upstream import BAD_RESPONSES, ENDED, HITS, MISSES, ORIGIN_ERRORS, RESPONSES, Link
 
 if TYPE_CHECKING:
     from cachelb.relay.client import Client
@@ -123,12 +123,19 @@ class Answer(Attempts):
         engine = self.engine
         counts = link.target.counts
         counts[RESPONSES] += 1
+        took = int((engine.clock() - self.started) * 1e6)
+        bucket = took.bit_length()
+        counts[FIRST_BYTE_TIME + (bucket if bucket < LAST_BUCKET else LAST_BUCKET)] += 1
+        counts[FIRST_BYTE_TIME + BUCKETS] += took
         self.status = head.status
         self.content_type = head.content_type
         if head.hit:
             self.hit = True
             counts[HITS] += 1
             engine.farm[_HITS] += 1
+        elif head.hit is False:
+            self.hit = False
+            counts[MISSES] += 1
         if engine.tell_seen is not None and (self.line.told_until <= engine.now or head.hit is False):
             engine.sightings.answered(self, link.target, head)
         learned = engine.learned

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from cachelb.counters import CONNECT_TIME, note_time
 from cachelb.errors import Reason
 from cachelb.relay.race import Race
 from cachelb.relay.upstream import (
@@ -58,8 +59,8 @@ class Attempts:
     """The part of an exchange that finds a connection.  ``Exchange`` adds the request and the answer."""
 
     __slots__ = (
-        "attempt", "body", "body_used", "client", "detail", "engine", "head", "last_reason", "line", "link", "partial", "phase",
-        "race", "target", "targets", "tried", "upload",
+        "attempt", "body", "body_used", "client", "connect_began", "detail", "engine", "head", "last_reason", "line", "link",
+        "partial", "phase", "race", "target", "targets", "tried", "upload",
     )  # fmt: skip
 
     def __init__(self, client: Client, engine: Engine) -> None:
@@ -80,6 +81,7 @@ class Attempts:
         self.upload: Pump | None = None
         self.last_reason = Reason.NO_NODE
         self.detail = ""
+        self.connect_began = 0.0
 
     # -- what Exchange provides
 
@@ -154,6 +156,7 @@ class Attempts:
         """Begin to connect; False when it failed at once."""
         self.phase = CONNECTING
         self.target = target
+        self.connect_began = self.engine.clock()
         self.client.deadline = self.engine.now + self.engine.timeouts.connect_s
         target.counts[REQUESTS] += 1
         try:
@@ -185,6 +188,7 @@ class Attempts:
         self.race = None
         self.link = link
         link.target.counts[CONNECTS] += 1
+        note_time(link.target.counts, CONNECT_TIME, self.engine.clock() - self.connect_began)
         if not link.target.is_node:
             self.engine.count("direct_connects")
         self.send_head(link)

@@ -27,6 +27,7 @@ from cachelb.listen import host_names
 from cachelb.relay import pages
 from cachelb.relay.door import Door
 from cachelb.relay.fleet import Fleet
+from cachelb.relay.hot import HotSamples
 from cachelb.relay.internal import Internal
 from cachelb.relay.memo import Memo
 from cachelb.relay.origins import Origins
@@ -100,8 +101,7 @@ class Engine:
         self.small_pipes = Pipes(most=1024, size=65536)
         self.lines: Memo[bytes, LinePlan[Target]] = Memo(1)
         self.host_lines: Memo[tuple[bytes, bytes], LinePlan[Target]] = Memo(1)
-        # keyed by the block and the empty line
-        self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda block: 1 + len(block) // BLOCK_UNIT_BYTES)
+        self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda key: 1 + len(key) // BLOCK_UNIT_BYTES)  # with the empty line
         self.learned = Learned()
         self.learning = True
         self.door = Door(self)
@@ -121,6 +121,7 @@ class Engine:
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
         self.sightings = Sightings(self)
+        self.hot = HotSamples(self.farm[END_INDEX[Reason.DONE]])
         self._settings = ""
         self._plan_settings: PlanSettings
         self._ticker: asyncio.TimerHandle | None = None
@@ -346,7 +347,10 @@ class Engine:
     # -- the clock
 
     def _tick(self) -> None:
+        late = self.clock() - self.now - TICK_S
         self.now = now = self.clock()
+        self.farm[FARM_INDEX["loop_lag_us"]] = lag = max(0, int(late * 1e6)) if self._ticks else 0
+        self.farm[FARM_INDEX["loop_lag_total_us"]] += lag
         self._ticks += 1
         try:
             self._every_tick(now)
@@ -363,6 +367,7 @@ class Engine:
         if self.door.resting:
             self.door.watch()
         self.sightings.flush()
+        self.hot.tick(self.farm[END_INDEX[Reason.DONE]])
         if self._ticks % 5 == 0:
             self.fleet.expire(now)
             self.origins.expire(now)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cachelb.counters import END_INDEX, FARM_INDEX
+from cachelb.counters import BUCKETS, END_INDEX, FARM_INDEX, LAST_BUCKET, TOTAL_TIME
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
 from cachelb.relay.answer import CLOSE, KEEP, KEEP_10, Answer
 from cachelb.relay.attempts import BODY, CONNECTING, IDLE, PURGING, RESOLVING, TUNNEL, WAITING
+from cachelb.relay.hot import LONG_BYTES
 from cachelb.relay.pump import Pump
+from cachelb.relay.reports import bypass_counter
 from cachelb.relay.sightings import ONLY_IF_CACHED
 from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link, Target
 from cachelb.routing.classify import Kind
@@ -191,6 +193,7 @@ class Exchange(Answer):
             self._hash()
             return
         engine.count("bypassed")
+        engine.count(bypass_counter(why))
         if mode == "direct" and line.can_go_direct:
             self._go_direct()
             return
@@ -204,6 +207,7 @@ class Exchange(Answer):
         """CONNECT: to the origin, or through a node where bypassing is not direct."""
         if self.engine.planner.bypass_mode == "direct":
             self.engine.count("bypassed")
+            self.engine.count("bypassed_upgrade")
             self._go_direct()
         else:
             targets = self.engine.spread()
@@ -280,7 +284,7 @@ class Exchange(Answer):
             over = self.engine.now >= self.tunnel_end
             self.finish(Reason.TUNNEL_LIMIT if over else Reason.TUNNEL_IDLE)
         elif self.phase == PURGING:
-            self.fail(Reason.PURGE_TIMEOUT)
+            self.fail(Reason.PURGE_TIMEOUT if self.why == "purge" else Reason.MANAGER_UNAVAILABLE)
         elif self.target is None or self.client.unsent is not None or (self.download is not None and self.download.waiting):
             self.fail(Reason.CLIENT_STALLED)
         else:
@@ -376,10 +380,18 @@ class Exchange(Answer):
     def _end(self, reason: Reason) -> None:
         engine = self.engine
         if reason is DONE:
-            engine.farm[_DONE] += 1
+            done = engine.farm[_DONE] = engine.farm[_DONE] + 1
+            if done >= engine.hot.at or self.bytes_out >= LONG_BYTES:
+                engine.hot.take(self, done)
         else:
             engine.farm[engine.ends[reason]] += 1
         engine.farm[_BYTES_OUT] += self.bytes_out
+        if self.target is not None:
+            counts = self.target.counts
+            took = int((engine.clock() - self.started) * 1e6)
+            bucket = took.bit_length()
+            counts[TOTAL_TIME + (bucket if bucket < LAST_BUCKET else LAST_BUCKET)] += 1
+            counts[TOTAL_TIME + BUCKETS] += took
         if engine.access_log is not None:
             engine.access_log(self, reason)
         self.download = None

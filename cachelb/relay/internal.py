@@ -30,6 +30,7 @@ from cachelb.http.freshness import parse_date
 from cachelb.relay import pages
 from cachelb.relay.answer import CLOSE
 from cachelb.relay.attempts import BODY, PURGING
+from cachelb.relay.manager import ManagerPages
 
 if TYPE_CHECKING:
     from cachelb.handover import Published
@@ -69,6 +70,7 @@ class Internal:
         self.engine = engine
         self.digest: Digest | None = None
         self.purges: dict[int, Exchange] = {}
+        self.manager = ManagerPages(engine)
         # Answers for a worker that has died come to the one in its place: they must not fit its own purges.
         self._numbers = itertools.count(time.monotonic_ns())
 
@@ -106,6 +108,8 @@ class Internal:
             exchange.keep = CLOSE  # nobody reads the body: it must not be taken for the next request
         if exchange.why == "digest" and self.digest is not None and line.method in (b"GET", b"HEAD"):
             self._answer_digest(exchange, self.digest)
+        elif exchange.why == "manager":
+            self.manager.ask(exchange)
         else:
             data = engine.planner.local_answer(line, exchange.block, exchange.why, exchange.keep != CLOSE)
             exchange.answer_whole(data, int(data[9:12]))

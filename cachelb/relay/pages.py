@@ -31,6 +31,7 @@ _ADVICE = {
     Reason.PORT_DENIED: "The operator can allow it.",
     Reason.ACCESS_DENIED: "The operator can allow this network with [access] allow.",
     Reason.PURGE_DENIED: "The operator can allow this network with [access] purge.",
+    Reason.MANAGER_DENIED: "The operator can allow this network with [access] manager.",
     Reason.LOOP: "Two proxies send requests to each other: check their parents.",
 }
 

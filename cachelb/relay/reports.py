@@ -25,15 +25,26 @@ log = logging.getLogger("cachelb.relay")
 
 EVENTS_PER_S = 10
 
-_DENIALS = frozenset((Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATION_DENIED, Reason.PURGE_DENIED, Reason.LOOP))
+_DENIALS = frozenset((Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATION_DENIED, Reason.PURGE_DENIED, Reason.LOOP,
+     Reason.MANAGER_DENIED))
 _TIMEOUTS = frozenset(
     (
         Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.BODY_STALLED, Reason.CLIENT_STALLED, Reason.BODY_TIMEOUT,
         Reason.PURGE_TIMEOUT,
     )
 )  # fmt: skip
+# By the first word of what classify, Learned and Exchange say.
+_BYPASSES = {
+    "authorization": "bypassed_authorization",
+    "cache-control": "bypassed_no_store",
+    "no-store": "bypassed_no_store",
+    "method": "bypassed_method",
+    "rule": "bypassed_rule",
+    "learned": "bypassed_learned",
+    "farm": "bypassed_farm_dead",
+}
 _HASHED = frozenset(("get", "only-if-cached"))
-_FARMS = frozenset(("digest", "purge"))  # answered for the farm
+_FARMS = frozenset(("digest", "purge", "manager"))  # answered for the farm
 
 
 class Reports:
@@ -157,6 +168,11 @@ def outcome_of(exchange: Exchange, reason: Reason) -> str:
     if reason is Reason.DONE:
         return code
     return code + ("_TIMEDOUT" if reason in _TIMEOUTS else "_ABORTED")
+
+
+def bypass_counter(why: str) -> str:
+    """Which counter counts a request that goes around the farm for this reason."""
+    return _BYPASSES.get(why.partition(" ")[0].partition(":")[0].lower(), "bypassed_upgrade")
 
 
 def hierarchy_of(exchange: Exchange, target: Target) -> str:

@@ -13,7 +13,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cachelb.counters import NODE, NODE_INDEX
+from cachelb.counters import NODE_INDEX, NODE_WIDTH
 from cachelb.relay.ends import End, Loop
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ REQUESTS: Final = NODE_INDEX["requests"]
 RESPONSES: Final = NODE_INDEX["responses"]
 ENDED: Final = NODE_INDEX["ended"]
 HITS: Final = NODE_INDEX["hits"]
+MISSES: Final = NODE_INDEX["misses"]
 BYTES: Final = NODE_INDEX["bytes"]
 CONNECTS: Final = NODE_INDEX["connects"]
 CONNECT_FAILURES: Final = NODE_INDEX["connect_failures"]
@@ -71,7 +72,7 @@ class Target:
         is_node: False for an origin; slot: the place of a node's counters.
         addresses: IP literals to try in order; port: where to connect.
         idle: kept connections, the oldest first; idle_max: how many are kept at most.
-        counts: the counters of ``counters.NODE``, in that order.
+        counts: the counters of ``counters.NODE``, in that order, and the histograms.
     """
 
     __slots__ = (
@@ -89,7 +90,7 @@ class Target:
         self.idle: list[Link] = []
         self.idle_max = 256
         self.keep_s = 55.0
-        self.counts = [0] * len(NODE)
+        self.counts = [0] * NODE_WIDTH
 
     def as_block(self) -> memoryview:
         """The counters as they stand in a shared block."""

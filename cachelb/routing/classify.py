@@ -132,6 +132,7 @@ LOCAL_OPTIONS = Verdict(Kind.LOCAL, "options")
 LOCAL_MAX_FORWARDS = Verdict(Kind.LOCAL, "max-forwards")
 LOCAL_INTERNAL = Verdict(Kind.LOCAL, "internal")
 LOCAL_DIGEST = Verdict(Kind.LOCAL, "digest")
+LOCAL_MANAGER = Verdict(Kind.LOCAL, "manager")
 PURGE = Verdict(Kind.PURGE, "purge")
 REFUSE_PORT = Verdict(Kind.REFUSE, "the port is not in [access] safe_ports", Reason.PORT_DENIED)
 REFUSE_CONNECT_PORT = Verdict(Kind.REFUSE, "the port is not in [access] connect_ports", Reason.PORT_DENIED)
@@ -161,9 +162,9 @@ def classify(
         return TUNNEL_CONNECT if policy.connect_ports.allows(port) else REFUSE_CONNECT_PORT
     if url is None:
         return LOCAL_OPTIONS if method == b"OPTIONS" and form == "asterisk" else REFUSE_TARGET
-    if url.path.startswith(INTERNAL_PREFIX) and (
-        form == "origin" or url.path.startswith(MANAGER_PREFIX) or _is_us(url, policy, here)
-    ):
+    if url.path.startswith(MANAGER_PREFIX) or url.scheme == b"cache_object":  # the latter is squidclient's, up to Squid 6
+        return LOCAL_MANAGER
+    if url.path.startswith(INTERNAL_PREFIX) and (form == "origin" or _is_us(url, policy, here)):
         return LOCAL_DIGEST if url.path == DIGEST_PATH else LOCAL_INTERNAL
     if not policy.safe_ports.allows(url.port):
         return REFUSE_PORT

@@ -71,6 +71,7 @@ class PythonRelay:
             "addresses of clients": len(engine.door._per_client),
             "pipes": engine.pipes.used + engine.small_pipes.used,
             "purges": len(engine.internal.purges),
+            "reports": len(engine.internal.manager.asked),
         }
 
 

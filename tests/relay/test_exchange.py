@@ -147,7 +147,7 @@ def test_hops_left_mean_nothing_to_other_methods(farm):
 
 def test_internal_pages_of_the_nodes_are_not_shown(farm):
     client = farm.connect()
-    client.send(b"GET /squid-internal-mgr/info HTTP/1.1\r\nHost: a.test\r\n\r\n")
+    client.send(b"GET /squid-internal-static/info HTTP/1.1\r\nHost: a.test\r\n\r\n")
     assert client.read_answer().status == 404
     assert all(node.is_left_alone() for node in farm.nodes)
 

@@ -150,7 +150,7 @@ def test_a_digest_can_only_be_read(at_once, method, status):
 
 @rows(
     "path",
-    [PATH, PATH + "?x", PATH + "/", "/squid-internal-dynamic/netdb", "/squid-internal-mgr/info", "/squid-internal-static/x"],
+    [PATH, PATH + "?x", PATH + "/", "/squid-internal-dynamic/netdb", "/squid-internal-static/x"],
 )
 def test_pages_that_are_not_there_are_not_found_and_nobody_is_told(farm, caplog, path):
     if path != PATH:

@@ -33,6 +33,13 @@ def test_check_prints_what_is_in_effect(file: Path, capsys: pytest.CaptureFixtur
     assert err == ""
 
 
+def test_a_token_is_long_and_another_each_time(capsys: pytest.CaptureFixture[str]):
+    assert main(["token"]) == main(["token"]) == 0
+    one, other = capsys.readouterr().out.split()
+    assert one != other
+    assert len(one) == len(other) >= 40
+
+
 def test_check_prints_warnings_apart(file: Path, capsys: pytest.CaptureFixture[str]):
     file.write_text("[access]\npurge = ['0.0.0.0/0']\n" + NODE)
     assert main(["check", "-c", str(file)]) == 0

@@ -161,6 +161,13 @@ def test_via_s_name():
             values.check_pseudonym(bad)
 
 
+def test_modes_of_sockets():
+    assert [values.check_mode(mode) for mode in ("0600", "0660", "0666")] == ["0600", "0660", "0666"]
+    for bad in ("600", "0700", "0777", "0066", "06600", "rw", 0o600, "", "0o600"):
+        with pytest.raises(BadValue):
+            values.check_mode(bad)
+
+
 def test_bypass_rules_are_compiled_to_see_whether_they_can_be():
     assert values.check_host_rule(".example.net") == ".example.net"
     assert values.check_path_rule("/cart/*") == "/cart/*"
@@ -201,6 +208,7 @@ CHECKS: list[Callable[[object], object]] = [
     values.check_host,
     values.check_pseudonym,
     values.check_path,
+    values.check_mode,
     values.check_host_rule,
     values.check_path_rule,
     values.check_header_rule,

@@ -4,15 +4,21 @@ import re
 
 from cachelb.counters import (
     BLOCK_BYTES,
+    BUCKETS,
     END_INDEX,
     FARM,
     FARM_INDEX,
     NODE,
     NODE_INDEX,
     NODE_SLOTS,
+    NODE_WIDTH,
     TABLE,
+    TOTAL_TIME,
+    WORST,
     forget_gauges,
     node_offset,
+    node_values,
+    note_time,
     read_farm,
     read_node,
 )  # fmt: skip
@@ -43,8 +49,8 @@ def test_indices_are_positions():
 
 def test_nodes_do_not_overlap_and_the_last_one_fits():
     assert node_offset(0) == len(FARM)
-    assert node_offset(1) - node_offset(0) == len(NODE)
-    assert 8 * (node_offset(NODE_SLOTS - 1) + len(NODE)) == BLOCK_BYTES
+    assert node_offset(1) - node_offset(0) == NODE_WIDTH
+    assert 8 * (node_offset(NODE_SLOTS - 1) + NODE_WIDTH) == BLOCK_BYTES
 
 
 def test_workers_are_added_up():
@@ -72,3 +78,29 @@ def test_what_a_dead_process_had_open_is_forgotten_and_what_it_counted_is_not():
                 assert dead[start + i] == before[start + NODE_INDEX["requests"]]
             else:
                 assert dead[start + i] == (before[start + i] if counter.kind == "counter" else 0), counter.name
+
+
+def test_of_some_gauges_the_worst_worker_counts():
+    one, two = block(), block()
+    for name in WORST:
+        one[FARM_INDEX[name]], two[FARM_INDEX[name]] = 3, 4
+        assert read_farm([one, two])[name] == 4
+    assert {FARM[FARM_INDEX[name]].kind for name in WORST} == {"gauge"}
+
+
+def test_a_time_is_in_the_bucket_of_its_length_and_in_the_sum():
+    counts = [0] * NODE_WIDTH
+    for seconds in (0.0, 1e-6, 3e-6, 4e-6, 1.0, 1e9):
+        note_time(counts, TOTAL_TIME, seconds)
+    found = {bucket: count for bucket, count in enumerate(counts[TOTAL_TIME : TOTAL_TIME + BUCKETS]) if count}
+    assert found == {0: 1, 1: 1, 2: 1, 3: 1, 20: 1, BUCKETS - 1: 1}
+    assert counts[TOTAL_TIME + BUCKETS] == 10**15 + 10**6 + 8
+    assert sum(counts[:TOTAL_TIME]) == 0
+
+
+def test_histograms_fill_what_is_behind_the_counters():
+    assert TOTAL_TIME + BUCKETS == NODE_WIDTH - 1
+    one = block()
+    one[node_offset(1) - 1] = 7
+    assert node_values([one, one], 0)[-1] == 14
+    assert node_values([], 0) == [0] * NODE_WIDTH

@@ -85,11 +85,11 @@ class Subject:
         return client.read_answer()
 
     def hear(self, sightings: bool = False) -> tuple[bytes, bytes]:
-        """Its next message; what it tells of the nodes' stores only if that is what the test is about."""
+        """Its next message but samples; what it tells of the nodes' stores only if that is what the test is about."""
         while True:
             head = self._read(5)
             payload = self._read(int.from_bytes(head[:4], "big") - 1)
-            if sightings or head[4:] != control.SEEN:
+            if head[4:] != control.HOT and (sightings or head[4:] != control.SEEN):
                 return head[4:], payload
 
     def _read(self, count: int) -> bytes:

@@ -1,144 +1,140 @@
-"""The admin listener over HTTP, in front of a Supervisor that does not run."""
+"""The admin listener over HTTP: where it listens, who may do what, how errors look."""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import os
 import socket
-from collections.abc import Awaitable, Callable
+import stat
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
+from fakes_admin import Asker, free_address, token_file, with_client, with_supervisor
 
-from cachelb import __version__
-from cachelb.admin.api import AdminServer, status
-from cachelb.config import Config
+from cachelb.admin.api import AdminServer, open_socket
+from cachelb.admin.problems import CONTENT_TYPE
 from cachelb.config_values import Address
-from cachelb.counters import FARM_INDEX, NODE_INDEX, node_offset
 from cachelb.listen import CannotListenError
 from cachelb.supervisor import Supervisor
-from cachelb.workers import Workers
-
-CONFIG = Config.model_validate_json(
-    json.dumps(
-        {
-            "node": [
-                {"name": "a", "host": "127.0.0.1", "weight": 2.5},
-                {"name": "b", "host": "127.0.0.2", "state": "drain"},
-                {"name": "c", "host": "127.0.0.3", "state": "down"},
-            ]
-        }
-    )
-)
 
 
-def free_address() -> Address:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return Address("127.0.0.1", sock.getsockname()[1])
+def is_problem(answer: tuple, status: int, text: str = "") -> bool:
+    code, fields, document = answer
+    assert (code, fields["Content-Type"].split(";")[0], document["status"]) == (status, CONTENT_TYPE, status)
+    assert document["title"]
+    assert text in document["detail"]
+    return True
 
 
-def with_supervisor(test: Callable[[Supervisor], Awaitable[None]]) -> None:
-    async def main() -> None:
-        supervisor = Supervisor(Path("unused"), CONFIG)
-        try:
-            async with asyncio.timeout(10):
-                await test(supervisor)
-        finally:
-            await supervisor.names.stop()
-
-    asyncio.run(main())
-
-
-def with_client(test: Callable[[Supervisor, Callable[..., Any]], Awaitable[None]]) -> None:
-    """``test(supervisor, ask)``; ``ask(path, method="GET")`` is an open answer of the admin listener."""
-
-    async def main(supervisor: Supervisor) -> None:
-        address = free_address()
-        admin = AdminServer(supervisor)
-        await admin.start([address])
-        try:
-            async with aiohttp.ClientSession(f"http://{address.host}:{address.port}") as session:
-                await test(supervisor, lambda path, method="GET": session.request(method, path))
-        finally:
-            await admin.stop()
-        with pytest.raises(OSError, match="refused"):
-            socket.create_connection((address.host, address.port))
-
-    with_supervisor(main)
-
-
-def test_before_there_are_workers_everything_is_nought():
-    async def test(supervisor: Supervisor) -> None:
-        found = status(supervisor)
-        assert (found["state"], found["workers"], found["epoch"], found["reloads"]) == ("starting", [], 0, 0)
-        assert found["version"] == __version__
-        assert set(found["farm"].values()) == {0}
-        assert [node["name"] for node in found["nodes"]] == ["a", "b", "c"]
-        assert [node["state"] for node in found["nodes"]] == ["up", "drain", "down"]
-        assert [node["weight"] for node in found["nodes"]] == [2.5, 1, 1]
-        assert found["nodes"][2]["since_s"] is None
-        assert json.loads(json.dumps(found)) == found
-
-    with_supervisor(test)
-
-
-def test_counters_are_those_of_all_workers_and_each_node_has_its_own():
-    async def test(supervisor: Supervisor) -> None:
-        supervisor.workers = Workers([[], []], b"")
-        for number, block in enumerate(supervisor.workers.blocks, 1):
-            block[FARM_INDEX["requests"]] = number
-            for node in ("a", "b"):
-                block[node_offset(supervisor.farm.slots[node]) + NODE_INDEX["hits"]] = number * (10 if node == "a" else 100)
-        found = status(supervisor)
-        assert found["farm"]["requests"] == 3
-        assert [node["counters"]["hits"] for node in found["nodes"]] == [30, 300, 0]
-        assert found["workers"] == [
-            {"number": 1, "pid": 0, "epoch": -1, "restarts": 0},
-            {"number": 2, "pid": 0, "epoch": -1, "restarts": 0},
-        ]
-
-    with_supervisor(test)
-
-
-def test_why_a_node_is_dead_is_said():
-    async def test(supervisor: Supervisor) -> None:
-        for now in (1.0, 2.0):
-            supervisor.health.observe_probe("a", False, "connection refused", now)
-        node = status(supervisor)["nodes"][0]
-        assert (node["state"], node["share"]) == ("dead", 0.0)
-        assert "connection refused" in node["cause"]
-
-    with_supervisor(test)
-
-
-def test_the_status_is_json_and_the_metrics_are_text():
-    async def test(supervisor: Supervisor, ask: Callable[..., Any]) -> None:
-        async with ask("/api/v1/status") as answer:
-            assert answer.status == 200
-            assert answer.content_type == "application/json"
-            assert (await answer.json())["nodes"][0]["name"] == "a"
-        async with ask("/metrics") as answer:
-            assert answer.status == 200
-            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-            assert 'cachelb_node_up{node="a"} 1\n' in await answer.text()
+def test_who_reads_from_loopback_needs_no_token():
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        status, fields, document = await ask("/api/v1/status")
+        assert (status, document["nodes"][0]["name"]) == (200, "a")
+        assert fields["Cache-Control"] == "no-store"
+        assert fields["X-Content-Type-Options"] == "nosniff"
+        assert "Access-Control-Allow-Origin" not in fields
 
     with_client(test)
 
 
-def test_it_is_for_reading_only():
-    async def test(supervisor: Supervisor, ask: Callable[..., Any]) -> None:
-        for method in ("POST", "PUT", "DELETE", "PATCH"):
-            async with ask("/api/v1/status", method) as answer:
-                assert answer.status == 405
-        async with ask("/metrics", "HEAD") as answer:
-            assert answer.status == 200
-        for path in ("/", "/api/v1/", "/metrics/x"):
-            async with ask(path) as answer:
-                assert answer.status == 404
+def test_a_change_over_tcp_needs_a_token_and_the_refusal_says_how_to_make_one():
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        answer = await ask("/api/v1/nodes/a", "PUT", {"state": "drain"})
+        assert is_problem(answer, 403, "cachelb token")
+        assert supervisor.farm.nodes["a"].state == "up"
 
     with_client(test)
+
+
+def test_the_token_opens_and_a_wrong_one_does_not(tmp_path: Path):
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        answer = await ask("/api/v1/nodes/a", "PUT", {"state": "drain"})
+        assert is_problem(answer, 401, "Bearer")
+        assert answer[1]["WWW-Authenticate"].startswith("Bearer")
+        for wrong in ("Bearer wrong", "Basic abc", "Bearer ", "Bearer a-token-that-nobody-guesse"):
+            answer = await ask("/api/v1/nodes/a", "PUT", {"state": "drain"}, fields={"Authorization": wrong})
+            assert is_problem(answer, 401)
+        assert supervisor.farm.nodes["a"].state == "up"
+        status, _, node = await ask.change("/api/v1/nodes/a", json={"state": "drain"})
+        assert (status, node["state"]) == (200, "drain")
+
+    with_client(test, admin={"token_file": token_file(tmp_path)})
+
+
+def test_the_unix_socket_needs_no_token_and_goes_with_the_director(tmp_path: Path):
+    path = str(tmp_path / "admin.sock")
+
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
+        status, _, node = await ask("/api/v1/nodes/a", "PUT", {"weight": 3})
+        assert (status, node["weight"]) == (200, 3)
+
+    with_client(test, unix=path, admin={"socket": path, "socket_mode": "0660"})
+    assert not os.path.exists(path)
+
+
+def test_other_sites_are_kept_out():
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        assert is_problem(await ask("/api/v1/status", fields={"Host": "evil.example"}), 421, "evil.example")
+        assert is_problem(await ask("/api/v1/status", fields={"Origin": "http://evil.example"}), 403)
+        assert is_problem(await ask("/api/v1/status", fields={"Sec-Fetch-Site": "cross-site"}), 403)
+        assert (await ask("/api/v1/status", fields={"Host": "cache.example:3180"}))[0] == 200
+
+    with_client(test, admin={"names": ["cache.example"]})
+
+
+def test_what_is_not_there_and_what_cannot_be_done_are_problems():
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        for path in ("/api/v1/", "/metrics/x", "/page/..%2fapi.py", "/page/nothing.js", "/page/.hidden"):
+            assert is_problem(await ask(path), 404)
+        answer = await ask("/metrics", "POST", {}, fields={"Authorization": "Bearer x"})
+        assert answer[0] == 401
+        assert (await ask("/metrics", "HEAD"))[0] == 200
+
+    with_client(test)
+
+
+def test_a_method_that_is_not_for_a_resource_is_said_with_those_that_are(tmp_path: Path):
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        answer = await ask.change("/api/v1/status", "DELETE")
+        assert is_problem(answer, 405)
+        assert "GET" in answer[1]["Allow"]
+
+    with_client(test, admin={"token_file": token_file(tmp_path)})
+
+
+def test_an_error_of_ours_is_a_problem_and_is_logged(monkeypatch: pytest.MonkeyPatch, caplog):
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        monkeypatch.setattr(supervisor.farm, "views", lambda health: 1 / 0)
+        assert is_problem(await ask("/api/v1/status"), 500)
+        assert "ZeroDivisionError" in caplog.text
+
+    with_client(test)
+
+
+def test_the_page_may_load_nothing_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "index.html").write_text("<p>here")
+    monkeypatch.setattr("cachelb.admin.api.PAGE", tmp_path)
+
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        status, fields, data = await ask("/")
+        assert (status, data) == (200, b"<p>here")
+        assert "default-src 'none'" in fields["Content-Security-Policy"]
+        assert "unsafe" not in fields["Content-Security-Policy"]
+
+    with_client(test)
+
+
+def test_a_token_that_is_written_anew_is_read_at_the_next_reload(tmp_path: Path):
+    config = tmp_path / "cachelb.toml"
+    token = token_file(tmp_path)
+    config.write_text(f'[admin]\ntoken_file = "{token}"\n[[node]]\nname = "a"\nhost = "192.0.2.1"\n')
+
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        Path(token).write_text("another-token-altogether")  # noqa: ASYNC240
+        assert (await ask.change("/api/v1/reload", "POST"))[0] == 200
+        assert (await ask.change("/api/v1/reload", "POST"))[0] == 401
+
+    with_client(test, str(config), admin={"token_file": token})
 
 
 def test_an_address_that_is_not_to_be_had_is_a_sentence():
@@ -157,15 +153,17 @@ def test_an_address_that_is_not_to_be_had_is_a_sentence():
     with_supervisor(test)
 
 
-def test_a_thousand_nodes_are_shown():
-    async def test(supervisor: Supervisor) -> None:
-        nodes = [{"name": f"n{i}", "host": f"127.1.{i // 250}.{i % 250 + 1}"} for i in range(1000)]
-        supervisor.farm.configure(Config.model_validate_json(json.dumps({"node": nodes})))
-        supervisor.workers = Workers([[]], b"")
-        last = supervisor.farm.slots["n999"]
-        supervisor.workers.blocks[0][node_offset(last) + NODE_INDEX["requests"]] = 7
-        found = status(supervisor)
-        assert len(found["nodes"]) == 1000
-        assert found["nodes"][-1]["counters"]["requests"] == 7
-
-    with_supervisor(test)
+def test_a_socket_that_was_left_is_replaced_and_one_in_use_or_another_file_is_not(tmp_path: Path):
+    path = str(tmp_path / "s")
+    with open_socket(path, 0o600):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        with pytest.raises(CannotListenError, match="another program listens"):
+            open_socket(path, 0o600)
+    open_socket(path, 0o600).close()
+    os.unlink(path)
+    Path(path).write_text("mine")
+    with pytest.raises(CannotListenError, match="no socket"):
+        open_socket(path, 0o600)
+    assert Path(path).read_text() == "mine"
+    with pytest.raises(CannotListenError, match="cannot listen on"):
+        open_socket(str(tmp_path / "nowhere" / "s"), 0o600)

@@ -256,3 +256,15 @@ def test_a_sighting_renews_what_the_store_log_told(index: Index):
     index.apply(1, [stored()])
     index.saw([Seen(1, LATER + 100, URL)])
     assert record(index) == Holding(1, LATER + 100, Source.STORE_LOG)
+
+
+def test_what_another_live_node_has_already_was_misrouted(index: Index):
+    index.saw([Seen(1, LATER, URL), Seen(1, LATER, URL)])
+    assert index.misrouted == 0
+    index.saw([Seen(2, LATER, URL), Seen(2, LATER, URL)])
+    assert index.misrouted == 1
+    index.place([view(1, state="dead"), view(2, state="dead"), view(3)])
+    index.saw([Seen(3, LATER, URL)])
+    assert index.misrouted == 1  # nobody could have served it
+    index.saw([Seen(1, 0, URL)])
+    assert index.misrouted == 1

@@ -208,7 +208,7 @@ def test_local_answers_are_whole(keep):
     for data, why, status in (
         (get("*", "Host: a", method="OPTIONS"), "options", b"200"),
         (get("http://a.test/", "Max-Forwards: 0", method="TRACE"), "max-forwards", b"200"),
-        (get("/squid-internal-mgr/", "Host: a"), "internal", b"404"),
+        (get("/squid-internal-static/", "Host: a"), "internal", b"404"),
         (get("/squid-internal-periodic/store_digest", "Host: a", method="POST"), "digest", b"405"),
     ):
         line, block, each = plans(data)

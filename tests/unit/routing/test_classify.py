@@ -203,7 +203,7 @@ def test_a_purge_is_a_purge_whatever_else_it_says(target: bytes, block: bytes) -
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_the_cache_manager_of_a_node_is_nobodys_origin(method: bytes) -> None:
     for host in (b"", b"http://cache1.example.com:3128"):
-        assert verdict(method, target=host + b"/squid-internal-mgr/menu") == Verdict(Kind.LOCAL, "internal")
+        assert verdict(method, target=host + b"/squid-internal-mgr/menu") == Verdict(Kind.LOCAL, "manager")
 
 
 @pytest.mark.parametrize(
