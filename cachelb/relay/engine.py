@@ -101,7 +101,7 @@ class Engine:
         self.small_pipes = Pipes(most=1024, size=65536)
         self.lines: Memo[bytes, LinePlan[Target]] = Memo(1)
         self.host_lines: Memo[tuple[bytes, bytes], LinePlan[Target]] = Memo(1)
-        self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda key: 1 + len(key) // BLOCK_UNIT_BYTES)  # with the empty line
+        self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda key: 1 + len(key) // BLOCK_UNIT_BYTES)  # with empty line
         self.learned = Learned()
         self.learning = True
         self.door = Door(self)
