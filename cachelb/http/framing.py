@@ -110,6 +110,17 @@ def response_body(request_method: bytes, head: ResponseHead) -> int:
     return length if length >= 0 else UNTIL_CLOSE
 
 
+def is_chunked_body(data: bytes, start: int, trailer_bytes: int) -> bool:
+    """Whether ``data[start:]`` is one chunked body, whole, and nothing after it."""
+    if not data.endswith(b"0\r\n\r\n"):  # a body with trailers is none of the usual ones
+        return False
+    scanner = ChunkScanner(trailer_bytes)
+    try:
+        return scanner.scan(data, start) == len(data) and scanner.done
+    except ChunkError:
+        return False
+
+
 class ChunkScanner:
     """Finds the end of one chunked body; counts, and keeps nothing but an unfinished line.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from cachelb.counters import BUCKETS, FARM_INDEX, FIRST_BYTE_TIME, LAST_BUCKET
 from cachelb.errors import BadMessage, BadResponse, Reason
-from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkError, ChunkScanner, response_body
+from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkScanner, is_chunked_body, response_body
 from cachelb.http.response import ResponseHead, scan_response
 from cachelb.relay.attempts import BODY, TUNNEL, Attempts
 from cachelb.relay.pump import Pump
@@ -98,8 +98,8 @@ class Answer(Attempts):
             return
         size = head.size
         have = len(data) - size
-        if length == CHUNKED and self.upload is None and self.line.minor and self._is_whole(data, size):
-            length = have
+        if length == CHUNKED and self.line.minor and is_chunked_body(data, size, engine.limits.head_bytes):
+            length = have  # all of it is here: as good as a known length
         if 0 <= length <= have and self.upload is None:
             # The usual case: the whole answer is here.
             self.reusable = head.keep_alive and have == length
@@ -107,16 +107,6 @@ class Answer(Attempts):
             self._whole_answer(head, data[size : size + length] if short else memoryview(data)[size : size + length])
         else:
             self._long_answer(link, head, length, memoryview(data)[size:])
-
-    def _is_whole(self, data: bytes, start: int) -> bool:
-        """Whether ``data[start:]`` is exactly one chunked body: then it is relayed as if its length were known."""
-        if not data.endswith(b"0\r\n\r\n"):
-            return False
-        scanner = ChunkScanner(self.engine.limits.head_bytes)
-        try:
-            return scanner.scan(data, start) == len(data) and scanner.done
-        except ChunkError:
-            return False  # the pump will say so
 
     def _count(self, link: Link, head: ResponseHead) -> None:
         """Note what an answer's head says."""
@@ -192,10 +182,7 @@ class Answer(Attempts):
         self.answered = True
         self.bytes_out = len(start) + len(body)
         try:
-            if isinstance(body, bytes):
-                sent = self.client.send(start + body)
-            else:
-                sent = self.client.send_parts((start, body))
+            sent = self.client.send(start + body) if isinstance(body, bytes) else self.client.send_parts((start, body))
         except OSError:
             self.client_gone()
             return

@@ -17,6 +17,7 @@ from cachelb.http.framing import (
     UNTIL_CLOSE,
     ChunkError,
     ChunkScanner,
+    is_chunked_body,
     request_body,
     response_body,
 )
@@ -260,3 +261,20 @@ def test_the_largest_chunk_is_counted() -> None:
     scanner = ChunkScanner()
     scanner.scan(b"7fffffffffffffff\r\nx")
     assert scanner.bytes_left_in_chunk == 2**63 - 2
+
+
+@pytest.mark.parametrize(
+    ("body", "whole"),
+    [
+        (b"5\r\nhello\r\n0\r\n\r\n", True),
+        (b"0\r\n\r\n", True),
+        (b"5\r\nhello\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", False),
+        (b"5\r\nhello\r\n0\r\n\r\n0\r\n\r\n", False),
+        (b"a\r\nhello0\r\n\r\n", False),
+        (b"5\nhello\r\n0\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_a_chunked_body_that_is_here_as_a_whole_is_known(body: bytes, whole: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\n\r\n"
+    assert is_chunked_body(head + body, len(head), 100) is whole
