@@ -3,7 +3,8 @@
 Writes a log of URLs whose popularity follows Zipf's law, reads it, and has each policy replay it, all in this process, so
 that the figures are those of one core.  Seconds are those of this process's CPU; memory is the largest there was.
 
-1,000,000 lines, 233,000 URLs, 3 nodes and one that comes (2026-11): {FIGURES}
+1,000,000 lines, 233,000 URLs, 3 nodes and one that comes (2026-11): reading takes 2.2 s (combined: 4.1 s), ring, modulo and
+round-robin 1.7 to 2.0 s each, carp 12 s; so with reading the ring does 14 million lines a minute (combined: 10), carp 4.  96 MB.
 """
 
 from __future__ import annotations
