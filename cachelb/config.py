@@ -121,7 +121,7 @@ class LimitsConfig(Section):
     url_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 32768  # RFC 9110 asks for 8,000 at least
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000  # clients, per worker; two descriptors each
     connections_per_client: Annotated[int, Field(ge=1, le=1_000_000)] = 4096  # per worker; for a downstream Squid
-    idle_per_node: Annotated[int, Field(ge=0, le=65535)] = 256  # connections kept open to each node, per worker
+    idle_per_node: Annotated[int, Field(ge=0, le=65535)] = 256  # connections kept open to each node, over all workers
     idle_direct: Annotated[int, Field(ge=0, le=65535)] = 256  # connections kept open to all origins, per worker
     memo_entries: Annotated[int, Field(ge=0, le=1_000_000)] = 16384  # remembered heads; about 1 KiB each, twice over
 

@@ -258,7 +258,7 @@ class Engine:
         if block is None:
             block = self.planner.plan_block(head.block)
             if len(rest) <= MEMO_BLOCK_BYTES:
-                self.blocks.put(rest, block)
+                self.blocks.offer(rest, block)
         return self._plan_line(data, head, block.fields.host), block, head.size
 
     def plan_usual(self, first: bytes, rest: bytes) -> tuple[LinePlan[Target] | None, BlockPlan | None]:
@@ -273,7 +273,7 @@ class Engine:
         if line is None and len(first) <= min(MEMO_LINE_BYTES, self.limits.url_bytes):
             line = self.planner.plan_usual_line(first)
             if line is not None:
-                self.lines.put(first, line)
+                self.lines.offer(first, line)
         return line, block
 
     def _plan_line(self, data: bytes, head: RequestHead, host: bytes | None) -> LinePlan[Target]:
@@ -285,9 +285,9 @@ class Engine:
         line = self.planner.plan_line(head, host)
         if first and len(first) <= MEMO_LINE_BYTES:
             if origin_form:
-                self.host_lines.put((first, host or b""), line)
+                self.host_lines.offer((first, host or b""), line)
             else:
-                self.lines.put(first, line)
+                self.lines.offer(first, line)
         return line
 
     def spread(self) -> tuple[Target, ...]:

@@ -7,6 +7,7 @@ without it.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from cachelb.counters import NODE_INDEX, node_offset
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cachelb.config import Config
     from cachelb.snapshot import NodeView, Snapshot
 
+IDLE_LEAST = 8  # connections that a worker may keep to a node, where that many are allowed at all
 SPREAD = 3  # nodes offered for a request that is not hashed: as many as are tried (attempts.TARGETS_MAX)
 
 _IDLE, _REQUESTS, _ENDED = NODE_INDEX["idle"], NODE_INDEX["requests"], NODE_INDEX["ended"]
@@ -50,6 +52,9 @@ class Fleet:
             ValueError: They cannot make a table; nothing has changed.
         """
         members = [Member(view.name, view.weight) for view in snapshot.nodes]
+        workers = config.relay.worker_count(len(os.sched_getaffinity(0)))
+        # What a node sees must not grow with the director's cores; a worker without any would connect for every request.
+        idle_max = max(config.limits.idle_per_node // workers, min(config.limits.idle_per_node, IDLE_LEAST))
         self.table = self._latest.renew(config.hash.algorithm, members)
         before = self._by_name
         self._by_name = {}
@@ -61,7 +66,7 @@ class Fleet:
                 died.add(before.get(view.name, target))
                 target.close_idle()
             target.state = view.state
-            target.idle_max = config.limits.idle_per_node
+            target.idle_max = idle_max
             target.keep_s = config.timeouts.node_keep_alive_s
             self._by_name[view.name] = target
         for name, target in before.items():

@@ -8,24 +8,29 @@ Entries that are large count as several: peers choose what is remembered, and mu
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
+# Keys that were offered lately, by their hash: a tag of 8 bits in one of so many places.
+_PLACES: Final = 1 << 16
+
+
 class Memo(Generic[K, V]):
-    """``young`` may be read directly by a hot path; everything else goes through ``get`` and ``put``.
+    """``young`` may be read directly by a hot path; everything else goes through ``get``, ``put`` and ``offer``.
 
     weigh: as how many entries the one with this key counts; without it, each is one.
     """
 
-    __slots__ = ("_weigh", "_weight", "most", "old", "young")
+    __slots__ = ("_offered", "_weigh", "_weight", "most", "old", "young")
 
     def __init__(self, most: int, weigh: Callable[[K], int] | None = None) -> None:
         self.most = most
         self._weigh = weigh
         self._weight = 0  # of the young generation
+        self._offered = bytearray(_PLACES)
         self.young: dict[K, V] = {}
         self.old: dict[K, V] = {}
 
@@ -37,6 +42,23 @@ class Memo(Generic[K, V]):
             if value is not None:
                 self.put(key, value)
         return value
+
+    def offer(self, key: K, value: V) -> None:
+        """Remember ``value``; once the memo has been full, only if its key has been offered before, not long ago.
+
+        What comes once is not worth remembering: it would push out what comes again, and its memory is cold when it is freed.
+        With 10 million URLs in turn a request cost 10 us more with ``put`` (2026-11).
+        """
+        if not self.old:
+            self.put(key, value)
+            return
+        number = hash(key)
+        place = number & (_PLACES - 1)
+        tag = (number >> 16 & 0x7F) + 1
+        if self._offered[place] == tag:
+            self.put(key, value)
+        else:
+            self._offered[place] = tag
 
     def put(self, key: K, value: V) -> None:
         """Remember ``value``; the least recently used half may go."""

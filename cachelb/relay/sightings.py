@@ -34,7 +34,7 @@ SEEN_PER_TICK = 4096
 BYTES_PER_TICK = 1 << 20
 # Of hits, which are told to confirm what is known, fewer: with 10 million URLs, each asked for once in a while, they would
 # cost more than relaying does.  What is passed over is told at its next hit; store logs and digests say it anyway.
-HITS_PER_TICK = 512
+HITS_PER_TICK = 256
 URL_BYTES_MAX = 8191  # Squid's MAX_URL: nobody can ask for more by ICP
 AGAIN_S = 60.0  # how often what did not change is told: the index may have lost it, or another worker said otherwise
 AGAIN_MIN_S = 5.0  # of what is stale already, or nearly so

@@ -65,3 +65,29 @@ def test_it_never_tells_a_wrong_value(steps, most):
             memo.put(key, str(key))
         else:
             assert memo.get(key) in (None, str(key))
+
+
+def test_what_is_offered_is_remembered_while_there_is_room():
+    memo: Memo[bytes, int] = Memo(2)
+    memo.offer(b"a", 1)
+    memo.offer(b"b", 2)
+    assert (memo.get(b"a"), memo.get(b"b")) == (1, 2)
+
+
+def test_a_full_memo_remembers_what_is_offered_twice():
+    memo: Memo[int, int] = Memo(2)
+    for key in range(3):
+        memo.offer(key, key)
+    memo.offer(1000, 1)
+    assert memo.get(1000) is None
+    memo.offer(1000, 2)
+    assert memo.get(1000) == 2
+
+
+def test_a_flood_of_what_comes_once_pushes_nothing_out():
+    memo: Memo[int, int] = Memo(4)
+    for key in range(5):
+        memo.put(key, key)
+    for key in range(100, 164):  # their tags are in different places
+        memo.offer(key, key)
+    assert [memo.get(key) for key in range(5)] == list(range(5))
