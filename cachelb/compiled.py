@@ -32,6 +32,7 @@ PACKAGE = Path(__file__).parent
 
 # Those that a request passes through, and nothing else: what is not here can be replaced by a test, stepped into by a debugger.
 MODULES = (
+    "counters",
     *(f"http.{name}" for name in ("caching", "fields", "framing", "freshness", "grammar", "head", "response", "rewrite", "url")),
     *(f"relay.{name}" for name in ("answer", "attempts", "client", "door", "ends", "engine", "exchange", "memo", "plan")),
     *(f"relay.{name}" for name in ("poller", "pump", "sightings", "upstream")),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cachelb.counters import BUCKETS, FARM_INDEX, FIRST_BYTE_TIME, LAST_BUCKET
+from cachelb.counters import FARM_INDEX, FIRST_BYTE_TIME, note_us
 from cachelb.errors import BadMessage, BadResponse, Reason
 from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkScanner, is_chunked_body, response_body
 from cachelb.http.response import ResponseHead, scan_response
@@ -45,8 +45,8 @@ class Answer(Attempts):
     """The part of an exchange that relays the answer.  ``Exchange`` adds the request and the endings."""
 
     __slots__ = (
-        "answered", "block", "bytes_out", "content_type", "download", "hit", "interims", "keep", "refusal", "reusable", "status",
-        "tunnel_end", "upgrading",
+        "answered", "block", "bytes_out", "content_type", "download", "first_byte_us", "hit", "interims", "keep", "refusal",
+        "reusable", "status", "tunnel_end", "upgrading",
     )  # fmt: skip
 
     started: float  # these two are Exchange's
@@ -61,6 +61,7 @@ class Answer(Attempts):
         self.keep = KEEP
         self.reusable = False  # the link may serve another exchange
         self.status = 0
+        self.first_byte_us = -1  # how long the head of the answer took to come
         self.bytes_out = 0
         self.hit: bool | None = None
         self.content_type = b"-"
@@ -113,10 +114,8 @@ class Answer(Attempts):
         engine = self.engine
         counts = link.target.counts
         counts[RESPONSES] += 1
-        took = int((engine.clock() - self.started) * 1e6)
-        bucket = took.bit_length()
-        counts[FIRST_BYTE_TIME + (bucket if bucket < LAST_BUCKET else LAST_BUCKET)] += 1
-        counts[FIRST_BYTE_TIME + BUCKETS] += took
+        self.first_byte_us = took = int((engine.clock() - self.started) * 1e6)
+        note_us(counts, FIRST_BYTE_TIME, took)
         self.status = head.status
         self.content_type = head.content_type
         if head.hit:

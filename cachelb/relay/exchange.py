@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cachelb.counters import BUCKETS, END_INDEX, FARM_INDEX, LAST_BUCKET, TOTAL_TIME
+from cachelb.counters import END_INDEX, FARM_INDEX, TOTAL_TIME, note_us
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
 from cachelb.relay.answer import CLOSE, KEEP, KEEP_10, Answer
@@ -96,6 +96,7 @@ class Exchange(Answer):
         self.attempt = 0
         self.bytes_out = 0
         self.status = 0
+        self.first_byte_us = -1
         self.hit = None
         self.body = 0
         self.body_used = False
@@ -387,11 +388,10 @@ class Exchange(Answer):
             engine.farm[engine.ends[reason]] += 1
         engine.farm[_BYTES_OUT] += self.bytes_out
         if self.target is not None:
-            counts = self.target.counts
-            took = int((engine.clock() - self.started) * 1e6)
-            bucket = took.bit_length()
-            counts[TOTAL_TIME + (bucket if bucket < LAST_BUCKET else LAST_BUCKET)] += 1
-            counts[TOTAL_TIME + BUCKETS] += took
+            took = self.first_byte_us  # of an answer that was whole when its head was
+            if took < 0 or self.phase != WAITING:
+                took = int((engine.clock() - self.started) * 1e6)
+            note_us(self.target.counts, TOTAL_TIME, took)
         if engine.access_log is not None:
             engine.access_log(self, reason)
         self.download = None
