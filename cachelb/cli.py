@@ -49,9 +49,9 @@ def _complain(text: str) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cachelb import supervisor  # not for check and explain: it loads the event loop
+    from cachelb import launch  # not for check and explain: it loads the event loop
 
-    return supervisor.run(options.config)
+    return launch.run(options.config)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -1,39 +1,42 @@
 """The director's main process: everything but the bytes of HTTP.
 
-Wiring only: it loads the configuration, opens the sockets, starts the workers, asks health and names what they think, and
-publishes a new Snapshot whenever an answer changes.  Signals: TERM drains and ends, INT ends at once, HUP reloads and
-reopens logs, USR1 reopens logs.
+Wiring only: it starts the workers, asks health and names what they think, and publishes a new Snapshot whenever an answer
+changes.  Signals: TERM drains and ends, INT ends at once, HUP reloads and reopens logs, USR1 reopens logs, USR2 lets a new
+version take over.
+
+Left out: what comes before the event loop (``launch``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
-from cachelb import __version__, config_text, control
+from cachelb import __version__, control
 from cachelb.admin.api import AdminServer
+from cachelb.cluster.keeper import Legacy
 from cachelb.config import Config, load
 from cachelb.errors import ConfigError
 from cachelb.eventlog import setup
 from cachelb.farm import Farm
-from cachelb.listen import CannotListenError, open_listeners
 from cachelb.nodes.health import Change, Health, HealthPolicy
 from cachelb.nodes.probes import Prober
 from cachelb.nodes.watch import NodeNames
+from cachelb.notify import Notifier
 from cachelb.onecache import OneCache
-from cachelb.priority import prompt
+from cachelb.pidfile import PidFile
 from cachelb.snapshot import Snapshot
-from cachelb.workers import Workers, passive_totals, split_listeners
+from cachelb.sockets import Sockets
+from cachelb.takeover import Predecessor
+from cachelb.upgrades import Upgrades
+from cachelb.workers import Workers, passive_totals
+from icp.service import bind
 
 log = logging.getLogger("cachelb")
 
@@ -45,9 +48,20 @@ PASSIVE_S = 0.2  # how often what traffic says about nodes is looked at: the wor
 
 
 class Supervisor:
-    """One director, from start to end."""
+    """One director, from start to end.
 
-    def __init__(self, path: Path, config: Config) -> None:
+    before: the one that this one is about to replace; None: there is none, or it is replaced.
+    """
+
+    def __init__(
+        self, path: Path, config: Config, sockets: Sockets | None = None, before: Predecessor | None = None
+    ) -> None:
+        """Begin with what is known.
+
+        Args:
+            sockets: Bound for this configuration.
+            before: The director that runs, if there is one.
+        """
         self.path = path
         self.config = self._began_with = config
         self.started_at = time.time()
@@ -58,7 +72,17 @@ class Supervisor:
         self.health = Health(health_policy(config), self.farm.watched(), time.monotonic())
         self.names = NodeNames(config.resolver, self._addresses_changed, self._address_problem)
         self.prober = Prober(self.health, self.farm.probe_targets, self._log_changes, config.health.timeout_s)
-        self.onecache = OneCache(config, self.farm.slots)
+        self.sockets = Sockets(bind) if sockets is None else sockets
+        self.before = before
+        legacy = None
+        if before is not None:
+            self.health.adopt(before.offer.dead, time.monotonic())
+            legacy = Legacy(before.ask(), before.offer.lock)
+        self.onecache = OneCache(config, self.farm.slots, self.sockets.udp, legacy)
+        self.admin = AdminServer(self)
+        self.upgrades = Upgrades(self)
+        self.notifier = Notifier(os.environ, os.getpid())
+        self.pid_file: PidFile | None = None
         self.workers: Workers | None = None
         self.ending = asyncio.Event()
         self.hurry = asyncio.Event()
@@ -67,52 +91,94 @@ class Supervisor:
         self._serves = True
         self._published_at = 0.0
         self._publishing: asyncio.TimerHandle | None = None
+        self._hastened = False
         self.state = "starting"
 
     # -- life
 
     async def run(self) -> int:
-        """Until a signal says otherwise; the exit status.
-
-        Raises:
-            CannotListenError: An address is not to be had; nothing has been started.
-        """
+        """Until a signal says otherwise; the exit status."""
         self._handle_signals()
         listen = self.config.listen
-        count = self.config.relay.worker_count(len(os.sched_getaffinity(0)))
-        listeners = split_listeners([open_listeners(address, count) for address in listen.http])
-        admin = AdminServer(self)
+        listeners = self.sockets.http(listen.http, worker_count(self.config))
+        digest = None
         try:
-            await admin.start(listen.admin)
+            if self.before is None:
+                await self.admin.start(listen.admin, self.sockets.admin)
+            else:
+                digest = self.before.offer.published()
             await self.onecache.start()
+            self.onecache.serve(self.before is not None)  # the one before us serves: a peer may fetch
             if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
                 self.workers = Workers(listeners, self._snapshot().pack(), self.onecache.heard)
-                self.onecache.begin(self.workers)
+                self.onecache.begin(self.workers, digest)
                 await self._serve(self.workers)
         finally:
             await self.onecache.stop()
-            await admin.stop()
+            await self.admin.stop()
             await self.names.stop()
+            self.sockets.close()
         return 0
 
     async def _serve(self, workers: Workers) -> None:
-        jobs = (self.prober.run, self._watch_traffic, *self.onecache.jobs())
-        tasks = [asyncio.create_task(self._forever(job)) for job in jobs]
+        health = [asyncio.create_task(self._forever(job)) for job in (self.prober.run, self._watch_traffic, self._watchdog)]
+        onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]
         workers.start()
-        if await self._unless_ending(workers.ready()):
+        if await self._unless_ending(workers.ready()) and await self._begin():
             self.state = "running"
             self.onecache.serve(True)
             where = ", ".join(f"{address.host}:{address.port}" for address in self._began_with.listen.http)
             sizes = len(workers.workers), len(self.config.node)
             log.info("ready: cachelb %s, %d worker(s), %d node(s), listening on %s", __version__, *sizes, where)
+            self.notifier.say("READY=1", f"STATUS={self._in_short()}")
             await self.ending.wait()
         self.state = "draining"
-        self.onecache.serve(False)
-        cut = await workers.drain(self.config.timeouts.drain_s, self.hurry)
+        self.upgrades.give_up()
+        is_followed = self.upgrades.successor is not None
+        if is_followed or self.before is not None:  # others serve: finish what was begun here, with patience
+            for task in onecache:
+                task.cancel()
+            self.onecache.retire()
+            await self.admin.stop()
+            wait_s = self.config.service.upgrade_drain_s if is_followed else self.config.timeouts.drain_s
+            cut = await workers.drain(wait_s, self.hurry, patient=True)
+        else:
+            self.notifier.say("STOPPING=1", "STATUS=finishing what runs")
+            self.onecache.serve(False)
+            cut = await workers.drain(self.config.timeouts.drain_s, self.hurry)
         log.info("stopped: %s", f"{cut} client connections were cut" if cut else "every exchange was finished")
-        for task in tasks:
+        await self.upgrades.settled()
+        for task in (*health, *onecache):
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait((*health, *onecache))
+
+    async def _begin(self) -> bool:
+        """Be the director from now on; False when that is not wanted any more."""
+        if self.before is not None:
+            if not await self._unless_ending(self.before.ready()):
+                return False
+            self.before = None
+            await self.admin.start(self._began_with.listen.admin, self.sockets.admin)
+        self.sockets.close()
+        if self.pid_file is not None:
+            self.pid_file.write()
+        return True
+
+    async def _watchdog(self) -> None:
+        """Tell systemd that all is well: this loop turns, and so does that of a worker at least."""
+        assert self.workers is not None
+        loop = asyncio.get_running_loop()
+        ping_s = self.notifier.ping_s
+        while ping_s:
+            self.workers.ping()
+            await asyncio.sleep(ping_s)
+            if self.state == "draining" or (self.state == "running" and loop.time() - self.workers.heard_at() < 2 * ping_s):
+                self.notifier.ping()
+        await asyncio.Event().wait()
+
+    def _in_short(self) -> str:
+        states = [view.state for view in self.farm.views(self.health.states())]
+        return f"{states.count('up')} of {len(states)} nodes up"
 
     async def _unless_ending(self, job: Coroutine[Any, Any, None]) -> bool:
         """Wait for ``job``; False when the director is told to end before that."""
@@ -140,10 +206,14 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGINT, self.stop_now)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, self.reopen_logs)
+        loop.add_signal_handler(signal.SIGUSR2, self.upgrades.begin)
 
     def stop(self) -> None:
-        """Finish what runs, then end.  A second time: end now."""
-        if self.ending.is_set():
+        """Finish what runs, then end.  A second time: end now.  After an upgrade, the first time takes patience away."""
+        if self.upgrades.successor is not None and not self._hastened and self.workers is not None:
+            self._hastened = True
+            self.workers.hasten(self.config.timeouts.drain_s)
+        elif self.ending.is_set():
             self.hurry.set()
         else:
             log.info("stopping: finishing exchanges for at most %g s", self.config.timeouts.drain_s)
@@ -195,6 +265,8 @@ class Supervisor:
         self._published_at = time.monotonic()
         if self.workers is not None:
             self.workers.apply(self._snapshot().pack())
+            if self.state == "running":
+                self.notifier.status(self._in_short())
 
     def _log_changes(self, changes: list[Change]) -> None:
         for change in changes:
@@ -231,15 +303,21 @@ class Supervisor:
 
     def reload(self) -> None:
         """Read the configuration again; keep the old one if the new one cannot be used."""
+        if self.upgrades.pass_on(signal.SIGHUP):
+            return
         self.reopen_logs()
+        self.notifier.reloading()
         try:
-            config = load(self.path)
+            self._reconfigure(load(self.path))
         except ConfigError as exc:
             for problem in exc.problems:
                 log.error("reload refused: %s", problem)
-            return
+        finally:
+            self.notifier.ready()
+
+    def _reconfigure(self, config: Config) -> None:
         for what in fixed_at_start(self._began_with, config):
-            log.warning("reload: a change of %s needs a restart; the old value stays in force", what)
+            log.warning("reload: a change of %s needs an upgrade or a restart; the old value stays in force", what)
         before, self.config = self.config, config
         setup(config.log.events, config.log.level)
         self.farm.configure(config)
@@ -254,6 +332,7 @@ class Supervisor:
 
     def reopen_logs(self) -> None:
         """Logs were rotated."""
+        self.upgrades.pass_on(signal.SIGUSR1)
         if self.workers is not None:
             self.workers.tell(control.REOPEN)
 
@@ -261,6 +340,11 @@ class Supervisor:
 def health_policy(config: Config) -> HealthPolicy:
     """The ``[health]`` section as the health machine takes it."""
     return HealthPolicy(**{name: getattr(config.health, name) for name in HealthPolicy._fields})
+
+
+def worker_count(config: Config) -> int:
+    """How many workers there are on this machine."""
+    return config.relay.worker_count(len(os.sched_getaffinity(0)))
 
 
 def fixed_at_start(old: Config, new: Config) -> list[str]:
@@ -272,6 +356,8 @@ def fixed_at_start(old: Config, new: Config) -> list[str]:
         fixed.append("[relay] workers")
     if (old.index.keys, old.index.state) != (new.index.keys, new.index.state):
         fixed.append("[index] keys and state")
+    if (old.service.user, old.service.group, old.service.pid_file) != (new.service.user, new.service.group, new.service.pid_file):
+        fixed.append("[service] user, group and pid_file")
     return fixed
 
 
@@ -288,38 +374,3 @@ def difference(old: Config, new: Config) -> str:
             parts.append(f"changed {name} ({', '.join(values)})")
     sections = [f"[{name}]" for (name, was), (_, now) in zip(old, new, strict=True) if was != now and name != "node"]
     return ", ".join(parts + [f"changed {name}" for name in sections]) or "nothing changed"
-
-
-def raise_file_limit() -> int:
-    """Allow as many descriptors as the hard limit lets us; return the number."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return soft
-
-
-def run(path: Path) -> int:
-    """``cachelb run``: the exit status.
-
-    Raises:
-        ConfigError: The configuration cannot be used.
-    """
-    config = load(path)
-    setup(config.log.events, config.log.level)
-    for warning in config_text.warnings(config):
-        log.warning("%s", warning)
-    files = raise_file_limit()
-    if files < 2 * config.limits.connections:
-        log.warning("only %d open files are allowed: about %d clients a worker (see: ulimit -n)", files, files // 2)
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    prompt()
-
-    async def main() -> int:
-        return await Supervisor(path, config).run()
-
-    try:
-        return uvloop.run(main())
-    except CannotListenError as exc:
-        log.error("%s", exc.strerror)
-        return 1

@@ -7,6 +7,8 @@ Prometheus. Both are views of ``cachelb.counters.TABLE`` and know no counter by 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,10 @@ from aiohttp import web
 from cachelb import __version__
 from cachelb.admin.metrics import CONTENT_TYPE, render
 from cachelb.counters import read_farm, read_node
-from cachelb.listen import cannot_listen
+from cachelb.listen import BACKLOG, open_listener
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cachelb.listen import Address
     from cachelb.supervisor import Supervisor
@@ -29,28 +31,32 @@ class AdminServer:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
+        self.sockets: list[socket.socket] = []
         app = web.Application()
         app.router.add_get("/api/v1/status", self._status)
         app.router.add_get("/metrics", self._metrics)
         self.runner = web.AppRunner(app, access_log=None)
 
-    async def start(self, addresses: Sequence[Address]) -> None:
+    async def start(self, addresses: Sequence[Address], listener: Callable[[Address], socket.socket] = open_listener) -> None:
         """Begin to listen.
+
+        Args:
+            listener: Has or makes the listening socket of an address.
 
         Raises:
             CannotListenError: An address cannot be listened on.
         """
         await self.runner.setup()
         for address in addresses:
-            site = web.TCPSite(self.runner, address.host, address.port)
-            try:
-                await site.start()
-            except OSError as exc:
-                raise cannot_listen(address, exc) from exc
+            self.sockets.append(listener(address))
+            await web.SockSite(self.runner, self.sockets[-1], backlog=BACKLOG).start()
 
     async def stop(self) -> None:
         """Close the listeners."""
         await self.runner.cleanup()
+        for sock in self.sockets:
+            sock.close()
+        self.sockets.clear()
 
     async def _status(self, _request: web.Request) -> web.Response:
         return web.json_response(status(self.supervisor), dumps=lambda value: json.dumps(value, indent=1))
@@ -87,6 +93,8 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
     return {
         "version": __version__,
         "state": supervisor.state,
+        "pid": os.getpid(),
+        "upgrade": {"tries": supervisor.upgrades.tries, "problem": supervisor.upgrades.problem},
         "uptime_s": round(time.time() - supervisor.started_at, 1),
         "epoch": supervisor.wanted_epoch(),
         "reloads": supervisor.reloads,

@@ -188,6 +188,11 @@ class Client(End):
 
     # -- after an exchange
 
+    def announce_end(self) -> None:
+        """The director is about to end: an answer that has not begun says that it is the last of its connection."""
+        if self.state == BUSY and not self.exchange.answered:
+            self.exchange.keep = CLOSE
+
     def next_request(self, keep: bool, linger: bool = False) -> None:
         """Go on with the next request, or end the connection, once everything is sent."""
         if self.closed:
@@ -207,7 +212,7 @@ class Client(End):
         self.deadline = self.engine.now + self.engine.timeouts.keep_alive_s
         if self.inbuf:
             self.loop.call_soon(self._next_pipelined)
-        elif self.eof or self.engine.draining:
+        elif self.eof or self.engine.closing:
             self.close()
         elif not self.reading:
             self.resume()

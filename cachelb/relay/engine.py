@@ -111,7 +111,8 @@ class Engine:
         self.door = Door(self)
         self.clients: set[Client] = self.door.clients
         self.fleet = Fleet(self.block)
-        self.draining = False
+        self.draining = False  # answers say that they are their connection's last
+        self.closing = False  # connections are closed between requests
         self.epoch = -1
         self.config: Config
         self.limits: Limits
@@ -129,7 +130,8 @@ class Engine:
         self._plan_settings: PlanSettings
         self._ticker: asyncio.TimerHandle | None = None
         self._ticks = 0
-        self._empty = asyncio.Event()  # the last client has gone while draining
+        self._over = asyncio.Event()  # while draining: the last client has gone, or time is up
+        self._ender: asyncio.TimerHandle
 
     # -- the four verbs
 
@@ -167,25 +169,38 @@ class Engine:
         self._write_counters()
         return self.block
 
-    async def drain(self, deadline_s: float) -> int:
+    async def drain(self, deadline_s: float, *, patient: bool = False) -> int:
         """Stop accepting, let exchanges finish; return how many were cut."""
         self.door.close()
         self.draining = True
-        for client in list(self.clients):
-            if client.is_idle():
-                client.readable()  # a request that is here already is answered
-            if client.is_idle():
-                client.close()
+        for client in self.clients:
+            client.announce_end()
+        self._ender = self.loop.call_later(deadline_s, self._over.set)
+        if not patient:
+            self._close_idle()
         if self.clients:
-            try:
-                await asyncio.wait_for(self._empty.wait(), deadline_s)
-            except TimeoutError:
-                pass
+            await self._over.wait()
+        self._ender.cancel()
+        self._close_idle()
         cut = len(self.clients)
         for client in list(self.clients):
             client.cut()
         self._close()
         return cut
+
+    def hasten(self, deadline_s: float) -> None:
+        """End a patient ``drain`` as one that is not, within ``deadline_s`` from now."""
+        self._ender.cancel()
+        self._ender = self.loop.call_later(deadline_s, self._over.set)
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        self.closing = True
+        for client in list(self.clients):
+            if client.is_idle():
+                client.readable()  # a request that is here already is answered
+            if client.is_idle():
+                client.close()
 
     # -- for the farm
 
@@ -239,7 +254,7 @@ class Engine:
         """A client connection is closed."""
         self.door.forget(client)
         if self.draining and not self.clients:
-            self._empty.set()
+            self._over.set()
 
     # -- requests
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import signal
 import socket
 import time
@@ -21,7 +20,7 @@ from cachelb.config import Config
 from cachelb.listen import open_listeners
 from cachelb.nodes.health import HealthPolicy
 from cachelb.snapshot import Snapshot
-from cachelb.supervisor import Supervisor, difference, fixed_at_start, health_policy, raise_file_limit
+from cachelb.supervisor import Supervisor, difference, fixed_at_start, health_policy
 
 Make = Callable[..., LiveDirector]
 
@@ -449,11 +448,3 @@ def test_each_setting_of_health_gets_into_its_policy():
     assert set(HealthPolicy._fields) <= set(type(given.health).model_fields)
 
 
-def test_as_many_files_as_the_hard_limit_allows():
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[1]), before[1]))
-        assert raise_file_limit() == before[1]
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
