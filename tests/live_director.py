@@ -83,6 +83,7 @@ class LiveDirector:
         (site / "sitecustomize.py").write_text(SITE.format(crash=str(self.crash), hang=str(self.hang)))
         self._leash = leash
         self.process: subprocess.Popen[bytes] | None = None
+        self._followed = 0
 
     def configure(self, sections: str, more_nodes: str = "") -> None:
         """Write the configuration; ``sections``: all but [listen] and the nodes, with one worker unless they say."""
@@ -109,13 +110,21 @@ class LiveDirector:
 
     @property
     def pid(self) -> int:
+        """Of the director: of the process that was launched, or of the one that was followed."""
         assert self.process is not None
-        return self.process.pid
+        return self._followed or self.process.pid
+
+    def follow(self, pid: int) -> None:
+        """Another process is the director now."""
+        self._leash.watch(pid)
+        self._followed = pid
 
     # -- looking
 
     @property
     def is_running(self) -> bool:
+        if self._followed:
+            return self._followed in self.processes()
         return self.process is not None and self.process.poll() is None
 
     def log(self) -> str:
@@ -145,7 +154,7 @@ class LiveDirector:
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 fields = path.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.pid and fields[0] != "Z":
+                if self.process is not None and int(fields[3]) == self.process.pid and fields[0] != "Z":
                     found.append(int(path.parent.name))
         return found
 
@@ -180,4 +189,5 @@ class LiveDirector:
         if self.is_running:
             self.signal(signal.SIGINT)
         self.ended()
-        self._leash.forget(self.pid)
+        for pid in {self.process.pid, self.pid}:
+            self._leash.forget(pid)
