@@ -36,9 +36,9 @@ if "cachelb.worker" in sys.orig_argv:
 """
 
 
-def wait_until(is_true: Callable[[], object], what: str = "") -> None:
+def wait_until(is_true: Callable[[], object], what: str = "", patience_s: float = PATIENCE_S) -> None:
     """Wait for a condition."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not is_true():
         assert time.monotonic() < end, f"in vain: {what or is_true}"
         time.sleep(0.005)
@@ -75,6 +75,7 @@ class LiveDirector:
         self.nodes = nodes
         self.http, self.admin = (("127.0.0.1", free_port("127.0.0.1")) for _ in range(2))
         self.config = directory / "cachelb.toml"
+        self.more_listen = ""
         self.log_path = directory / "events.log"
         self.crash, self.hang = directory / "crash", directory / "hang"
         self.configure(sections)
@@ -92,7 +93,7 @@ class LiveDirector:
         nodes = "".join(
             f'[[node]]\nname = "{name}"\nhost = "{node.host}"\nhttp_port = {node.port}\n' for name, node in self.nodes.items()
         )
-        listen = '[listen]\nhttp = "{}:{}"\nadmin = "{}:{}"\n'.format(*self.http, *self.admin)
+        listen = '[listen]\nhttp = "{}:{}"\nadmin = "{}:{}"\n'.format(*self.http, *self.admin) + self.more_listen
         self.config.write_text(f"{listen}{sections}\n{nodes}{more_nodes}")
 
     def launch(self) -> None:

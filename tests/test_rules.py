@@ -72,12 +72,14 @@ DOORS = {
     "pydantic": ("cachelb/config.py",),
     "pydantic_core": ("cachelb/config.py",),
     "pyroute2": ("cachelb/hostnet.py",),
-    "uvloop": ("cachelb/supervisor.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
+    "shtab": ("cachelb/completion.py",),
+    "uvloop": ("cachelb/launch.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
 }
 
 # Wiring builds everything and is imported by nobody else.
 WIRING = (
-    *("cachelb/__main__.py", "cachelb/cli.py", "cachelb/onecache.py", "cachelb/supervisor.py", "cachelb/worker.py"),
+    *("cachelb/__main__.py", "cachelb/cli.py", "cachelb/launch.py", "cachelb/onecache.py", "cachelb/supervisor.py"),
+    "cachelb/worker.py",
     "cachelb/demo/",
 )
 # Packages that must be usable without cachelb, and who in cachelb may use them.
