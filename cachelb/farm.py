@@ -14,7 +14,7 @@ from cachelb.routing.route import NodeState
 from cachelb.snapshot import NodeView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cachelb.config import Config, NodeConfig
     from cachelb.nodes.health import NodeHealth
@@ -49,6 +49,12 @@ class Farm:
             known = self.addresses[name] if old is not None and old.host == node.host else ()
             addresses[name] = tuple(literal(node.host) or known)
         self.nodes, self.addresses = nodes, addresses
+
+    def adopt(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Take over from another director where nodes are that are not resolved yet."""
+        for name, known in addresses.items():
+            if name in self.addresses and not self.addresses[name]:
+                self.addresses[name] = tuple(known)
 
     def _free_slot(self, name: str) -> int:
         if name in self._retired:

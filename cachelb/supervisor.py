@@ -77,6 +77,7 @@ class Supervisor:
         legacy = None
         if before is not None:
             self.health.adopt(before.offer.dead, time.monotonic())
+            self.farm.adopt(before.offer.addresses)
             legacy = Legacy(before.ask(), before.offer.lock)
         self.onecache = OneCache(config, self.farm.slots, self.sockets.udp, legacy)
         self.admin = AdminServer(self)
@@ -107,8 +108,9 @@ class Supervisor:
                 await self.admin.start(listen.admin, self.sockets.admin)
             else:
                 digest = self.before.offer.published()
+                self.onecache.serve(True)  # the one before us does: a peer may fetch
+                self.onecache.place(self.farm.views(self.health.states()))
             await self.onecache.start()
-            self.onecache.serve(self.before is not None)  # the one before us serves: a peer may fetch
             if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
                 self.workers = Workers(listeners, self._snapshot().pack(), self.onecache.heard)
                 self.onecache.begin(self.workers, digest)

@@ -50,7 +50,7 @@ class Offer:
     """What the old one gives.
 
     sockets: all that are listened on.  pid_file, lock: locked files (``pidfile``, ``Keeper.lock``).  digest: what workers serve.
-    dead: nodes, with the reason.  All descriptors; -1: none.
+    dead: nodes, with the reason.  addresses: of nodes.  The others are descriptors; -1: none.
     """
 
     sockets: list[int] = field(default_factory=list)
@@ -58,6 +58,7 @@ class Offer:
     lock: int = -1
     digest: list[int] | None = None
     dead: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> list[int]:

@@ -101,6 +101,7 @@ class Upgrades:
             pid_file=-1 if supervisor.pid_file is None else supervisor.pid_file.fd,
             lock=supervisor.onecache.keeper.lock,
             digest=None if digest is None else list(digest),
+            addresses={name: list(addresses) for name, addresses in supervisor.farm.addresses.items()},
             dead={name: known.cause for name, known in supervisor.health.states().items() if known.state == "dead"},
         )
 

@@ -200,8 +200,13 @@ class Service:
         stream: Any = await asyncio_dgram.from_socket(sock.dup())
         with contextlib.suppress(AttributeError):  # uvloop has no such thing and does not need it
             stream._transport.max_size = MAX_DATAGRAM
-        stream._transport.set_protocol(_Receiver(self, sock))
+        receiver = _Receiver(self, sock)
+        stream._transport.set_protocol(receiver)
         self._streams.append(stream)
+        while not stream._recvq.empty():  # they came while the endpoint was being made
+            datagram, source = stream._recvq.get_nowait()
+            if datagram is not None:
+                receiver.datagram_received(datagram, source)
 
     def _find_out(self, answer: Coroutine[Any, Any, bytes | None], source: Any, send: Send) -> None:
         if len(self._pending) >= MAX_PENDING:
