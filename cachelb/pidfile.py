@@ -56,7 +56,7 @@ class PidFile:
 
     def close(self) -> None:
         """Remove it, unless it is the next director's."""
-        if _number(self.fd) == os.getpid():
+        if _number(self.fd) in (0, os.getpid()):
             try:
                 self.path.unlink()
             except OSError:  # after a change of user, of a directory that is not that user's: so it stays, but says nothing

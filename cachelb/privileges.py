@@ -119,7 +119,7 @@ def problems(user: User, config: Path, access_log: str) -> list[str]:
         found.append(f"{user.name} may not read {config}: reloads and upgrades will be refused")
     if access_log and access_log != "-":
         path = Path(access_log)
-        if path.exists() and not os.access(path, os.W_OK):
+        if os.path.exists(path) and not os.access(path, os.W_OK):
             found.append(f"{user.name} may not write {path}: chown it, or remove it and it is made anew")
         elif not os.access(path.parent, os.W_OK):
             found.append(f"{user.name} may not make files in {path.parent}: after a rotation, logrotate has to (create)")

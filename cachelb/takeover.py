@@ -185,6 +185,8 @@ class Predecessor:
             if message is None or message[0] != OFFER:
                 raise ValueError("no offer")
             given = json.loads(message[1])
+            if not isinstance(given, dict):
+                raise ValueError("not an offer")
             offer = Offer(**{name: given[name] for name in Offer.__dataclass_fields__ if name in given})
             for fd in (sock.fileno(), *offer.descriptors):
                 os.set_inheritable(fd, False)

@@ -76,6 +76,8 @@ class LiveDirector:
         self.http, self.admin = (("127.0.0.1", free_port("127.0.0.1")) for _ in range(2))
         self.config = directory / "cachelb.toml"
         self.more_listen = ""
+        self.command = [sys.executable, "-m", "cachelb"]
+        self.environment: dict[str, str] = {}  # empty: that of the test
         self.log_path = directory / "events.log"
         self.crash, self.hang = directory / "crash", directory / "hang"
         self.configure(sections)
@@ -100,12 +102,12 @@ class LiveDirector:
         """Start, and wait for nothing."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cachelb", "run", "-c", str(self.config)],
+                [*self.command, "run", "-c", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(self.directory / "site")},
+                env=self.environment or {**os.environ, "PYTHONPATH": str(self.directory / "site")},
             )
         self._leash.watch(self.process.pid)
 

@@ -76,6 +76,8 @@ class Timeouts:
 class Engine:
     """One worker's relay."""
 
+    _ender: asyncio.TimerHandle  # of a drain
+
     REQUESTS = FARM_INDEX["requests"]
     HASHED = FARM_INDEX["hashed"]
     HITS = FARM_INDEX["hits"]
@@ -111,8 +113,7 @@ class Engine:
         self.door = Door(self)
         self.clients: set[Client] = self.door.clients
         self.fleet = Fleet(self.block)
-        self.draining = False  # answers say that they are their connection's last
-        self.closing = False  # connections are closed between requests
+        self.draining = self.closing = False  # answers are their connection's last; connections without a request are closed
         self.epoch = -1
         self.config: Config
         self.limits: Limits
@@ -131,7 +132,6 @@ class Engine:
         self._ticker: asyncio.TimerHandle | None = None
         self._ticks = 0
         self._over = asyncio.Event()  # while draining: the last client has gone, or time is up
-        self._ender: asyncio.TimerHandle
 
     # -- the four verbs
 

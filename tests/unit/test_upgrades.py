@@ -48,7 +48,7 @@ def begin_slow(director: LiveDirector, node: SlowNode) -> Peer:
 def steady_director(tmp_path: Path, workers: int, listen: str = "") -> Iterator[LiveDirector]:
     nodes = [SteadyNode(f"127.0.0.{number}") for number in (71, 72, 73)]
     with Leash() as leash:
-        subject = LiveDirector(tmp_path, leash, {f"n{i}": node for i, node in enumerate(nodes)}, f"[relay]\nworkers = {workers}\n")
+        subject = LiveDirector(tmp_path, leash, {f"n{i}": node for i, node in enumerate(nodes)}, "")
         subject.more_listen = listen
         subject.configure(f"[relay]\nworkers = {workers}\n")
         try:
