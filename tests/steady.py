@@ -1,7 +1,7 @@
 """A steady load for tests of what must not cost a request: thousands of answers a second, each of them looked at.
 
-``SteadyNode`` is a fast node in a process of its own; it answers every URL with that URL.  ``SteadyLoad`` asks a director, half of
-the clients on kept connections, half on a new connection for each request.
+``SteadyNode`` is a fast node in a process of its own; it answers every URL with that URL.  ``SteadyLoad`` asks a director, half
+of the clients on kept connections, half on a new connection for each request.
 
 A request has failed when it was sent, or tried to be, and no whole right answer came.  One exception, which is RFC 9112's
 (section 9.3.1): a *kept* connection that ends before the first byte of an answer says that the server closed it while the request

@@ -65,7 +65,7 @@ def test_a_descriptor_of_another_file_is_of_no_use(tmp_path: Path):
 
 
 def test_why_it_cannot_be_had_is_a_sentence(tmp_path: Path):
-    with pytest.raises(PidFileError, match="pid_file .*/none/pid: No such file or directory"):
+    with pytest.raises(PidFileError, match=r"pid_file .*/none/pid: No such file or directory"):
         PidFile(tmp_path / "none" / "pid")
     (tmp_path / "link").symlink_to(tmp_path / "target")
     with pytest.raises(PidFileError, match="symbolic links"):

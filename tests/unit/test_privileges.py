@@ -117,7 +117,8 @@ def python_of_nobody() -> list[str]:
     tried = [sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"]
     for python in tried:
         try:
-            done = subprocess.run([python, "-c", "import uvloop, aiohttp, cachelb"], user="nobody", env=environment(), capture_output=True)
+            words = [python, "-c", "import uvloop, aiohttp, cachelb"]
+            done = subprocess.run(words, user="nobody", env=environment(), capture_output=True)
         except OSError:
             continue
         if done.returncode == 0:

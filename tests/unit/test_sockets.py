@@ -140,7 +140,7 @@ def test_if_one_is_not_to_be_had_none_is_held(places: Places):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(places.icp)
         subject = Sockets(bind)
-        with pytest.raises(CannotListenError, match=f"cannot listen on 127.0.0.1 port {places.icp.port}: another program uses it"):
+        with pytest.raises(CannotListenError, match=f"port {places.icp.port}: another program uses it"):
             subject.bind(places.config, 2)
     for place in (places.http, places.admin):
         socket.create_server(place).close()
