@@ -189,8 +189,8 @@ class Client(End):
     # -- after an exchange
 
     def announce_end(self) -> None:
-        """The director is about to end: an answer that has not begun says that it is the last of its connection."""
-        if self.state == BUSY and not self.exchange.answered:
+        """The director is about to end: an answer that has not begun says that it is the last, unless another is asked for."""
+        if self.state == BUSY and not self.exchange.answered and not self.inbuf:
             self.exchange.keep = CLOSE
 
     def next_request(self, keep: bool, linger: bool = False) -> None:
