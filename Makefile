@@ -72,7 +72,7 @@ bench-peers: setup compiled
 	$(BIN)/python -m cachelb.tools.bench.holdings
 
 # after a change of the dependencies in pyproject.toml; add UPGRADE=--upgrade for newer versions of all
-lock: venv
+lock: $(STAMP)
 	$(BIN)/python -m piptools compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --no-header \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(UPGRADE) -o requirements.lock pyproject.toml
 

@@ -1,4 +1,4 @@
-"""The ``cachelb`` command: ``run``, ``check``, ``explain``, ``plan``, ``simulate``, ``demo``.  What they do is elsewhere.
+"""The ``cachelb`` command.  No logic: what ``run``, ``check``, ``upgrade`` and the others do is elsewhere.
 
 Exit codes: 0; 1 for a configuration or machine that will not do, each problem a line on stderr; 2 for wrong usage.
 """
@@ -13,19 +13,36 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cachelb import __version__, config_text
+from cachelb import __version__, config_text, running
 from cachelb.config import load
 from cachelb.errors import CommandError, ConfigError
 from cachelb.explain import BadQuestionError, explain, render
 from cachelb.listen import host_names
+from cachelb.running import RunningError
 from cachelb.simulate import options as simulate
 
 INTERRUPTED = 130  # what shells say of a program that was stopped by Ctrl-C
 
+SIGNALS = """\
+signals:
+  TERM   accept nothing more, finish what runs (for [timeouts] drain_s at most), exit 0; a second time: end now
+  INT    end now
+  HUP    read the configuration again, open the logs anew; a bad configuration is refused, and the old one stays
+  USR1   open the logs anew
+  USR2   let the installed version take over on the same sockets (as: cachelb upgrade); if it cannot, this one goes on
+
+Events go to stderr; systemd is notified (Type=notify).  [service] has the user, the group and the pid file."""
+UPGRADE = """\
+Checks the configuration, finds the director by [service] pid_file or its admin listener, and sends it SIGUSR2: it starts the
+same command line again, with the code that is installed now, gives it the listening sockets, and ends when that one serves
+and what it has begun itself is finished.  No request fails.  If the new version cannot start, the old one goes on.
+
+exit status: 0 when the new version serves; 1 when the old one goes on, or none runs; the reason is on stderr."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code.  Wrong usage ends in SystemExit(2), as argparse does it."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
         code = int(options.command(options))
         sys.stdout.flush()
@@ -35,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(exc.problems) > 1:
             _complain(f"{len(exc.problems)} problems in the configuration")
         return 1
-    except CommandError as exc:
+    except (CommandError, RunningError) as exc:
         _complain(str(exc))
         return 1
     except BadQuestionError as exc:
@@ -54,9 +71,9 @@ def _complain(text: str) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from cachelb import supervisor  # not for check and explain: it loads the event loop
+    from cachelb import launch  # not for check and explain: it loads the event loop
 
-    return supervisor.run(options.config)
+    return launch.run(options.config)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -65,6 +82,18 @@ def _check(options: argparse.Namespace) -> int:
     for warning in config_text.warnings(config):
         _complain(f"warning: {warning}")
     print(f"# OK: {config_text.summary(config)}")
+    return 0
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    print(running.upgrade(load(options.config)))
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    from cachelb.completion import script
+
+    print(script(parser(), options.shell))
     return 0
 
 
@@ -86,7 +115,8 @@ def _token(_options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """All of the command line."""
     parser = argparse.ArgumentParser(
         prog="cachelb",
         description="A director that makes a farm of Squid caches look like one big cache.",
@@ -95,11 +125,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cachelb {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = _command(commands, "run", "run the director in the foreground; SIGTERM drains, SIGHUP reloads")
+    run = _command(commands, "run", "run the director in the foreground", epilog=SIGNALS)
     run.set_defaults(command=_run)
 
     check = _command(commands, "check", "check a configuration and print what is in effect")
     check.set_defaults(command=_check)
+
+    upgrade = _command(commands, "upgrade", "have the installed version take over from the one that runs", epilog=UPGRADE)
+    upgrade.set_defaults(command=_upgrade)
 
     asked = _command(commands, "explain", "say which node owns a URL, and why")
     asked.add_argument("url", metavar="URL", help="as a client asks for it, such as http://www.example.com/a.png")
@@ -122,13 +155,24 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--once", action="store_true", help="send a few hundred requests, show what went where, and end")
     demo.add_argument("--nodes", type=_node_count, default=3, metavar="N", help="Squids to start (3)")
     demo.set_defaults(command=_demo)
+
+    completion = _command(commands, "completion", "print a script that completes this command line in a shell", config=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="as: cachelb completion bash > FILE")
+    completion.set_defaults(command=_completion)
     return parser
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, *, config: bool = True
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str, *, config: bool = True, epilog: str = ""
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", allow_abbrev=False)
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     if config:
         parser.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
     return parser

@@ -22,6 +22,7 @@ from cachelb import config_rules, config_text
 from cachelb.config_values import (
     Address,
     as_list,
+    check_account,
     check_header_rule,
     check_host,
     check_host_rule,
@@ -217,6 +218,16 @@ class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class ServiceConfig(Section):
+    """How the director lives on its host."""
+
+    user: Annotated[str, BeforeValidator(check_account)] = ""  # whom root becomes when all sockets are had; "": stay
+    group: Annotated[str, BeforeValidator(check_account)] = ""  # "": the user's own; its further groups are the system's word
+    pid_file: Annotated[str, BeforeValidator(check_path)] = ""  # "": none
+    upgrade_s: Seconds = 60.0  # for a new version to be ready; else the old one goes on. 5 million keys take 2 s
+    upgrade_drain_s: Seconds = 600.0  # for the old version to finish then: nobody waits for it, and tunnels last
+
+
 class NodeConfig(Section):
     """One Squid of the farm."""
 
@@ -246,6 +257,7 @@ class Config(Section):
     bypass: BypassConfig = BypassConfig()
     resolver: ResolverConfig = ResolverConfig()
     log: LogConfig = LogConfig()
+    service: ServiceConfig = ServiceConfig()
     node: tuple[NodeConfig, ...] = ()
 
 

@@ -23,6 +23,7 @@ _WORKERS_MAX = 1024  # processes; no machine that this is for has more cores
 
 _token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII).fullmatch
 _pseudonym = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z\[\]:-]{1,255}", re.ASCII).fullmatch  # RFC 9110, section 7.6.3
+_account = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,31}", re.ASCII | re.IGNORECASE).fullmatch
 _label = re.compile(r"[0-9a-z_](?:[0-9a-z_-]{0,61}[0-9a-z_])?", re.ASCII | re.IGNORECASE).fullmatch
 _control = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]").search
 
@@ -208,6 +209,14 @@ def check_mode(value: object) -> str:
     text = text_of(value)
     if len(text) != 4 or text[0] != "0" or any(digit not in "0246" for digit in text[1:]) or text[1] != "6":
         raise BadValue(f"{shown(value)} is not the mode of a socket", 'write it like "0660"; the owner needs 6')
+    return text
+
+
+def check_account(value: object) -> str:
+    """The name of a user or a group, or ""."""
+    text = text_of(value)
+    if text and not _account(text):
+        raise BadValue(f"{shown(text)} is not the name of an account")
     return text
 
 

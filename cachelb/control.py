@@ -6,9 +6,11 @@ Each is a length (4 bytes, network order, of what follows), a kind (1 byte) and 
                             LESSONS   what another one learned                          LESSONS  what this one learned
                             REOPEN    logs were rotated                                 DRAINED  exchanges cut, in digits
                             DRAIN     seconds, in digits                                SEEN     what nodes have stored
-                            PURGED    what became of a purge                            PURGE    a client wants a URL purged
-                            REPORT    a page of the cache manager                       ASK      a client wants one
+                            LEAVE     the same, patiently                               PURGE    a client wants a URL purged
+                            PURGED    what became of a purge                            ASK      a client wants one of the
+                            REPORT    a page of the cache manager                                manager's pages
                                                                                         HOT      samples of exchanges
+                            PING      are you there?                                    PONG     yes
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from cachelb.routing.learned import Lesson
 SNAPSHOT, LESSONS, REOPEN, DRAIN, APPLIED, DRAINED = b"S", b"L", b"R", b"D", b"A", b"X"
 SEEN, PURGE, PURGED = b"H", b"P", b"Q"
 HOT, ASK, REPORT = b"T", b"M", b"N"
+LEAVE, PING, PONG = b"V", b"I", b"O"
 
 MESSAGE_BYTES = 16 << 20  # a Snapshot of 2,000 nodes has about 300 KiB
 

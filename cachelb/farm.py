@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cachelb.counters import NODE_SLOTS
+from cachelb.nodes.health import HealthPolicy
 from cachelb.nodes.names import literal
 from cachelb.routing.route import NodeState
 from cachelb.snapshot import NodeView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cachelb.config import Config, NodeConfig
     from cachelb.nodes.health import NodeHealth
@@ -49,6 +50,12 @@ class Farm:
             known = self.addresses[name] if old is not None and old.host == node.host else ()
             addresses[name] = tuple(literal(node.host) or known)
         self.nodes, self.addresses = nodes, addresses
+
+    def adopt(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Take over from another director where nodes are that are not resolved yet."""
+        for name, known in addresses.items():
+            if name in self.addresses and not self.addresses[name]:
+                self.addresses[name] = tuple(known)
 
     def _free_slot(self, name: str) -> int:
         if name in self._retired:
@@ -87,3 +94,8 @@ class Farm:
                     share = known.share
             views.append(NodeView(name, self.slots[name], where, node.http_port, float(node.weight), state, share, node.icp_port))
         return tuple(views)
+
+
+def health_policy(config: Config) -> HealthPolicy:
+    """The ``[health]`` section as the health machine takes it."""
+    return HealthPolicy(**{name: getattr(config.health, name) for name in HealthPolicy._fields})

@@ -35,23 +35,49 @@ def open_listeners(address: Address, count: int) -> list[socket.socket]:
     Raises:
         CannotListenError: It is in use, not ours, or not allowed.
     """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sockets: list[socket.socket] = []
     try:
         # Without SO_REUSEPORT first: with it, a second director would quietly share the port with the first.
-        _bind(family, address, share=False).close()
+        _bind(address, share=False).close()
+        return open_shared(address, count)
+    except OSError as exc:
+        raise cannot_listen(address, exc) from exc
+
+
+def open_shared(address: Address, count: int) -> list[socket.socket]:
+    """``count`` more listening sockets beside those that there may be on the address.
+
+    Raises:
+        OSError: They are not to be had; none is held.
+    """
+    sockets: list[socket.socket] = []
+    try:
         for _ in range(count):
-            sock = _bind(family, address, share=True)
+            sock = _bind(address, share=True)
             sockets.append(sock)
             sock.listen(BACKLOG)
-    except OSError as exc:
+    except OSError:
         for sock in sockets:
             sock.close()
-        raise cannot_listen(address, exc) from exc
+        raise
     return sockets
 
 
-def _bind(family: socket.AddressFamily, address: Address, *, share: bool) -> socket.socket:
+def open_listener(address: Address) -> socket.socket:
+    """One listening TCP socket that shares its address with nobody.
+
+    Raises:
+        CannotListenError: It is in use, not ours, or not allowed.
+    """
+    try:
+        sock = _bind(address, share=False)
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        raise cannot_listen(address, exc) from exc
+    return sock
+
+
+def _bind(address: Address, *, share: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

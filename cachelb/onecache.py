@@ -12,15 +12,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachelb import control
 from cachelb.cluster.forward import Forward
 from cachelb.cluster.index import Index
 from cachelb.cluster.intake import Intake
-from cachelb.cluster.keeper import Keeper
+from cachelb.cluster.keeper import Keeper, Legacy
 from cachelb.cluster.merged import MergedDigest
 from cachelb.cluster.nodedigests import NodeDigests
 from cachelb.cluster.owners import Owners
@@ -32,7 +35,7 @@ from cachelb.routing.guard import is_within
 from icp import sieve
 from icp.answer import Answerer
 from icp.answer_htcp import HtcpAnswerer
-from icp.service import Service
+from icp.service import Bind, Service, bind
 
 if TYPE_CHECKING:
     from cachelb.config import Address, Config
@@ -51,22 +54,27 @@ class OneCache:
     workers: who serve the digest; given before ``serve``.
     """
 
-    def __init__(self, config: Config, slots: Mapping[str, int]) -> None:
+    def __init__(
+        self, config: Config, slots: Mapping[str, int], bind: Bind = bind, legacy: Legacy | None = None
+    ) -> None:
         """Begin with what was saved.
 
         Args:
             slots: Of the configured nodes, by name.
+            bind: Has or makes the UDP socket of an IP address and port.
+            legacy: What the director before this one handed over.
         """
         self.config = config
         self.workers: Workers | None = None
-        self.keeper = Keeper(config.index, slots)
+        self._bind = bind
+        self.keeper = Keeper(config.index, slots, legacy=legacy)
         self.index = Index(self.keeper.load(), time.time)
         self.intake = Intake(self.index)
         self.owners = Owners()
         self.purger = Purger(self.index, self.owners)
         self.forward = Forward(self.index, self.owners)
         self.node_digests = NodeDigests(self.index)
-        self.store_logs = StoreLogs(self.index, self.node_digests.ask_now)
+        self.store_logs = StoreLogs(self.index, self.node_digests.ask_now, bind)
         self.merged = MergedDigest(self.index, self._publish)
         self.icp = Answerer(self.index.holds, self._may_ask, holds_all=self.index.holds_all)
         self.htcp = HtcpAnswerer(self.index.holds, self.purger.clear, self._may_ask, may_clear=self._may_purge)
@@ -97,12 +105,14 @@ class OneCache:
         listen = self.config.listen
         for address in listen.icp:
             with _listening(address):
-                place = [(address.host, address.port)]
-                self.services[f"icp {address}"] = await Service.start(place, self.icp.answer, self.icp.answer_all, sieve.ICP)
+                self.services[f"icp {address}"] = await Service.start(
+                    [(address.host, address.port)], self.icp.answer, self.icp.answer_all, sieve.ICP, self._bind
+                )
         for address in listen.htcp:
             with _listening(address):
-                place = [(address.host, address.port)]
-                self.services[f"htcp {address}"] = await Service.start(place, self.htcp.answer, program=sieve.HTCP)
+                self.services[f"htcp {address}"] = await Service.start(
+                    [(address.host, address.port)], self.htcp.answer, program=sieve.HTCP, bind=self._bind
+                )
         for address in listen.store_log:
             with _listening(address):
                 await self.store_logs.start([(address.host, address.port)])
@@ -146,6 +156,31 @@ class OneCache:
         self.merged.close()
         await self.keeper.close()
 
+    # -- for the next director
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Every UDP socket that peers and nodes send to."""
+        services = (*self.services.values(), *self.store_logs.services)
+        return [sock for service in services for sock in service.sockets]
+
+    async def hand_over(self) -> Path | None:
+        """Save what is known, for the next director, which hears the store logs from now on.  See ``Keeper.hand_over``."""
+        for service in self.store_logs.services:
+            service.pause()
+        return await self.keeper.hand_over()
+
+    async def take_back(self) -> None:
+        """There is no next director."""
+        self.keeper.take_back()
+        for service in self.store_logs.services:
+            await service.resume()
+
+    def retire(self) -> None:
+        """Another director answers, and hears what the nodes say."""
+        for service in (*self.services.values(), *self.store_logs.services):
+            service.pause()
+
     def _do(self, job: Any) -> None:
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
@@ -153,10 +188,16 @@ class OneCache:
 
     # -- what changes
 
-    def begin(self, workers: Workers) -> None:
-        """These workers are about to start: they shall have a digest from the beginning."""
+    def begin(self, workers: Workers, digest: Published | None = None) -> None:
+        """These workers are about to start: they shall have a digest from the beginning.
+
+        digest: What the director before this one served; its descriptor is closed.
+        """
         self.workers = workers
         self.merged.publish_empty()
+        if digest is not None:
+            workers.publish_digest(digest)
+            os.close(digest.fd)
 
     def serve(self, is_ready: bool) -> None:
         """Whether a peer may fetch from us what is no hit: not before the workers are ready, nor while they drain."""

@@ -61,6 +61,18 @@ class Overrides:
                 del self._set[name]
         return said
 
+    def told(self) -> dict[str, dict[str, list[Any]]]:
+        """All of it as plain values, for ``adopt``: node, field, and what was set over what."""
+        return {name: {field: list(override) for field, override in known.items()} for name, known in self._set.items()}
+
+    def adopt(self, told: dict[str, dict[str, list[Any]]], nodes: Iterable[NodeConfig]) -> None:
+        """Take over what was set on the director before, as far as the file that is read now says what it said then."""
+        for name, known in told.items():
+            pairs = {field: Override(*values) for field, values in known.items() if field in FIELDS and len(values) == 2}
+            if pairs:
+                self._set[name] = pairs
+        self.reload(nodes)
+
     def applied(self, config: Config) -> Config:
         """The configuration as it is in force."""
         if not self._set:

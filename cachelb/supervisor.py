@@ -1,42 +1,47 @@
 """The director's main process: everything but the bytes of HTTP.
 
-Wiring only: it loads the configuration, opens the sockets, starts the workers, asks health and names what they think, and
-publishes a new Snapshot whenever an answer changes.  Signals: TERM drains and ends, INT ends at once, HUP reloads and
-reopens logs, USR1 reopens logs.
+Wiring only: it starts the workers, asks health and names what they think, and publishes a new Snapshot whenever an answer
+changes.  Signals: TERM drains and ends, INT ends at once, HUP reloads and reopens logs, USR1 reopens logs, USR2 lets a new
+version take over.
+
+Left out: what comes before the event loop (``launch``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
-from cachelb import __version__, config_text, control
+from cachelb import __version__, control
 from cachelb.admin.api import AdminServer
 from cachelb.admin.desk import Desk
 from cachelb.admin.events import Level
+from cachelb.changes import difference, fixed_at_start
+from cachelb.cluster.keeper import Legacy
 from cachelb.config import Config, load
 from cachelb.errors import ConfigError
 from cachelb.eventlog import setup
-from cachelb.farm import Farm
-from cachelb.listen import CannotListenError, open_listeners
-from cachelb.nodes.health import Change, Health, HealthPolicy
+from cachelb.farm import Farm, health_policy
+from cachelb.nodes.health import Change, Health
 from cachelb.nodes.probes import Prober
 from cachelb.nodes.watch import NodeNames
+from cachelb.notify import Notifier, watch
 from cachelb.onecache import OneCache
 from cachelb.overrides import Overrides
-from cachelb.priority import prompt
+from cachelb.pidfile import PidFile
 from cachelb.snapshot import Snapshot
-from cachelb.workers import Worker, Workers, passive_totals, split_listeners
+from cachelb.sockets import Sockets
+from cachelb.takeover import Predecessor
+from cachelb.upgrades import Upgrades
+from cachelb.workers import Worker, Workers, passive_totals, worker_count
+from icp.service import bind
 
 log = logging.getLogger("cachelb")
 
@@ -48,12 +53,19 @@ PASSIVE_S = 0.2  # how often what traffic says about nodes is looked at: the wor
 
 
 class Supervisor:
-    """One director, from start to end."""
+    """One director, from start to end.
 
-    def __init__(self, path: Path, config: Config) -> None:
+    before: the one that this one is about to replace; None: there is none, or it is replaced.
+    """
+
+    def __init__(self, path: Path, config: Config, sockets: Sockets | None = None, before: Predecessor | None = None) -> None:
+        """sockets: bound for this configuration.  before: the director that runs, if there is one."""
         self.path = path
-        self.config = self.file_config = self.began_with = config
+        self.file_config = self.began_with = config
         self.overrides = Overrides()
+        if before is not None:
+            self.overrides.adopt(before.offer.operator, config.node)
+        self.config = config = self.overrides.applied(config)
         self.started_at = self.loaded_at = time.time()
         self.reloads = 0
         self.problems: list[str] = []  # why the last reload was refused
@@ -63,8 +75,19 @@ class Supervisor:
         self.health = Health(health_policy(config), self.farm.watched(), time.monotonic())
         self.names = NodeNames(config.resolver, self._addresses_changed, self._address_problem)
         self.prober = Prober(self.health, self.farm.probe_targets, self._log_changes, config.health.timeout_s)
-        self.onecache = OneCache(config, self.farm.slots)
+        self.sockets = Sockets(bind) if sockets is None else sockets
+        self.before = before
+        legacy = None
+        if before is not None:
+            self.health.adopt(before.offer.dead, time.monotonic())
+            self.farm.adopt(before.offer.addresses)
+            legacy = Legacy(before.ask(), before.offer.lock)
+        self.onecache = OneCache(config, self.farm.slots, self.sockets.udp, legacy)
         self.desk = Desk(self)
+        self.admin = AdminServer(self)
+        self.upgrades = Upgrades(self)
+        self.notifier = Notifier(os.environ, os.getpid())
+        self.pid_file: PidFile | None = None
         self.workers: Workers | None = None
         self.ending = asyncio.Event()
         self.hurry = asyncio.Event()
@@ -73,53 +96,92 @@ class Supervisor:
         self._serves = True
         self._published_at = 0.0
         self._publishing: asyncio.TimerHandle | None = None
+        self._hastened = False
         self.state = "starting"
 
     # -- life
 
     async def run(self) -> int:
-        """Until a signal says otherwise; the exit status.
-
-        Raises:
-            CannotListenError: An address is not to be had; nothing has been started.
-        """
+        """Until a signal says otherwise; the exit status."""
         self._handle_signals()
         listen = self.config.listen
-        count = self.config.relay.worker_count(len(os.sched_getaffinity(0)))
-        listeners = split_listeners([open_listeners(address, count) for address in listen.http])
-        admin = AdminServer(self)
+        listeners = self.sockets.http(listen.http, worker_count(self.config))
+        digest = None
         try:
-            await admin.start(listen.admin, self.config.admin)
+            if self.before is None:
+                await self.admin.start(listen.admin, self.config.admin, listener=self.sockets.admin)
+            else:
+                digest = self.before.offer.published()
+                self.onecache.serve(True)  # the one before us does: a peer may fetch
+                self.onecache.place(self.farm.views(self.health.states()))
             await self.onecache.start()
             if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
                 self.workers = Workers(listeners, self._snapshot().pack(), self._heard)
-                self.onecache.begin(self.workers)
+                self.onecache.begin(self.workers, digest)
                 await self._serve(self.workers)
         finally:
             await self.onecache.stop()
-            await admin.stop()
+            await self.admin.stop()
             await self.names.stop()
+            self.sockets.close()
         return 0
 
     async def _serve(self, workers: Workers) -> None:
-        jobs = (self.prober.run, self._watch_traffic, self.desk.run, *self.onecache.jobs())
-        tasks = [asyncio.create_task(self._forever(job)) for job in jobs]
+        watchdog = partial(watch, self.notifier, workers.ping, self._is_well)
+        jobs = (self.prober.run, self._watch_traffic, self.desk.run, watchdog)
+        health = [asyncio.create_task(self._forever(job)) for job in jobs]
+        onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]
         workers.start()
-        if await self._unless_ending(workers.ready()):
+        if await self._unless_ending(workers.ready()) and await self._begin():
             self.state = "running"
             self.onecache.serve(True)
             where = ", ".join(f"{address.host}:{address.port}" for address in self.began_with.listen.http)
             sizes = len(workers.workers), len(self.config.node)
             log.info("ready: cachelb %s, %d worker(s), %d node(s), listening on %s", __version__, *sizes, where)
             self.desk.events.add("start", f"cachelb {__version__} is ready, listening on {where}")
+            self.notifier.say("READY=1", f"STATUS={self._in_short()}")
             await self.ending.wait()
         self.state = "draining"
-        self.onecache.serve(False)
-        cut = await workers.drain(self.config.timeouts.drain_s, self.hurry)
+        self.upgrades.give_up()
+        is_followed = self.upgrades.successor is not None
+        if is_followed or self.before is not None:  # others serve: finish what was begun here, with patience
+            for task in onecache:
+                task.cancel()
+            self.onecache.retire()
+            await self.admin.stop()
+            wait_s = self.config.service.upgrade_drain_s if is_followed else self.config.timeouts.drain_s
+            cut = await workers.drain(wait_s, self.hurry, patient=True)
+        else:
+            self.notifier.say("STOPPING=1", "STATUS=finishing what runs")
+            self.onecache.serve(False)
+            cut = await workers.drain(self.config.timeouts.drain_s, self.hurry)
         log.info("stopped: %s", f"{cut} client connections were cut" if cut else "every exchange was finished")
-        for task in tasks:
+        await self.upgrades.settled()
+        for task in (*health, *onecache):
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait((*health, *onecache))
+
+    async def _begin(self) -> bool:
+        """Be the director from now on; False when that is not wanted any more."""
+        if self.before is not None:
+            if not await self._unless_ending(self.before.ready()):
+                return False
+            self.before = None
+            began = self.began_with
+            await self.admin.start(began.listen.admin, began.admin, listener=self.sockets.admin, replace=True)
+        self.sockets.close()
+        if self.pid_file is not None:
+            self.pid_file.write()
+        return True
+
+    def _is_well(self, within_s: float) -> bool:
+        """Whether a worker at least has answered in that time; while the end is being waited for, nobody is asked."""
+        heard_s = asyncio.get_running_loop().time() - (self.workers.heard_at() if self.workers is not None else 0.0)
+        return self.state == "draining" or (self.state == "running" and heard_s < within_s)
+
+    def _in_short(self) -> str:
+        states = [view.state for view in self.farm.views(self.health.states())]
+        return f"{states.count('up')} of {len(states)} nodes up"
 
     async def _unless_ending(self, job: Coroutine[Any, Any, None]) -> bool:
         """Wait for ``job``; False when the director is told to end before that."""
@@ -147,10 +209,14 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGINT, self.stop_now)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, self.reopen_logs)
+        loop.add_signal_handler(signal.SIGUSR2, self.upgrades.begin)
 
     def stop(self) -> None:
-        """Finish what runs, then end.  A second time: end now."""
-        if self.ending.is_set():
+        """Finish what runs, then end.  A second time: end now.  After an upgrade, the first time takes patience away."""
+        if self.upgrades.successor is not None and not self._hastened and self.workers is not None:
+            self._hastened = True
+            self.workers.hasten(self.config.timeouts.drain_s)
+        elif self.ending.is_set():
             self.hurry.set()
         else:
             log.info("stopping: finishing exchanges for at most %g s", self.config.timeouts.drain_s)
@@ -204,6 +270,8 @@ class Supervisor:
         self._published_at = time.monotonic()
         if self.workers is not None:
             self.workers.apply(self._snapshot().pack())
+            if self.state == "running":
+                self.notifier.status(self._in_short())
 
     def _log_changes(self, changes: list[Change]) -> None:
         for change in changes:
@@ -244,11 +312,14 @@ class Supervisor:
     def reload(self) -> str | None:
         """Read the configuration again; keep the old one if the new one cannot be used.
 
-        Returns what has changed, in a few words; None if it was refused, and ``problems`` says why.
+        Returns what has changed, in a few words; None if it was refused, and ``problems`` says why, or a new version has it.
         """
+        if self.upgrades.pass_on(signal.SIGHUP):
+            return None
         self.reopen_logs()
+        self.notifier.reloading()
         try:
-            config = load(self.path)
+            return self._reconfigure(load(self.path))
         except ConfigError as exc:
             self.problems = [str(problem) for problem in exc.problems]
             for problem in self.problems:
@@ -256,8 +327,12 @@ class Supervisor:
             text = f"the new configuration cannot be used: {self.problems[0]}"
             self.desk.events.add("reload_refused", text, "error", problems=self.problems[:20])
             return None
+        finally:
+            self.notifier.ready()
+
+    def _reconfigure(self, config: Config) -> str:
         for what in fixed_at_start(self.began_with, config):
-            log.warning("reload: a change of %s needs a restart; the old value stays in force", what)
+            log.warning("reload: a change of %s needs an upgrade or a restart; the old value stays in force", what)
         before, self.file_config = self.file_config, config
         self.problems, self.loaded_at = [], time.time()
         for name, text in self.overrides.reload(config.node):
@@ -316,74 +391,6 @@ class Supervisor:
 
     def reopen_logs(self) -> None:
         """Logs were rotated."""
+        self.upgrades.pass_on(signal.SIGUSR1)
         if self.workers is not None:
             self.workers.tell(control.REOPEN)
-
-
-def health_policy(config: Config) -> HealthPolicy:
-    """The ``[health]`` section as the health machine takes it."""
-    return HealthPolicy(**{name: getattr(config.health, name) for name in HealthPolicy._fields})
-
-
-def fixed_at_start(old: Config, new: Config) -> list[str]:
-    """Settings that differ but cannot be changed while running."""
-    fixed = []
-    if old.listen != new.listen:
-        fixed.append("[listen]")
-    if (old.admin.socket, old.admin.socket_mode) != (new.admin.socket, new.admin.socket_mode):
-        fixed.append("[admin] socket")
-    if old.relay.workers != new.relay.workers:
-        fixed.append("[relay] workers")
-    if (old.index.keys, old.index.state) != (new.index.keys, new.index.state):
-        fixed.append("[index] keys and state")
-    return fixed
-
-
-def difference(old: Config, new: Config) -> str:
-    """In a few words, what a reload changed."""
-    before, after = {n.name: n for n in old.node}, {n.name: n for n in new.node}
-    parts = [f"added {name}" for name in after if name not in before]
-    parts += [f"removed {name}" for name in before if name not in after]
-    for name in after:
-        if name in before and after[name] != before[name]:
-            values = [
-                f"{key} {was} -> {now}" for (key, was), (_, now) in zip(before[name], after[name], strict=True) if was != now
-            ]
-            parts.append(f"changed {name} ({', '.join(values)})")
-    sections = [f"[{name}]" for (name, was), (_, now) in zip(old, new, strict=True) if was != now and name != "node"]
-    return ", ".join(parts + [f"changed {name}" for name in sections]) or "nothing changed"
-
-
-def raise_file_limit() -> int:
-    """Allow as many descriptors as the hard limit lets us; return the number."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return soft
-
-
-def run(path: Path) -> int:
-    """``cachelb run``: the exit status.
-
-    Raises:
-        ConfigError: The configuration cannot be used.
-    """
-    config = load(path)
-    setup(config.log.events, config.log.level)
-    for warning in config_text.warnings(config):
-        log.warning("%s", warning)
-    files = raise_file_limit()
-    if files < 2 * config.limits.connections:
-        log.warning("only %d open files are allowed: about %d clients a worker (see: ulimit -n)", files, files // 2)
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    prompt()
-
-    async def main() -> int:
-        return await Supervisor(path, config).run()
-
-    try:
-        return uvloop.run(main())
-    except CannotListenError as exc:
-        log.error("%s", exc.strerror)
-        return 1

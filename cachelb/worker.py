@@ -46,6 +46,7 @@ class Worker:
         self.digests = digests
         self.started = False
         self._drain: asyncio.Task[None] | None = None
+        self._patient = False
         self._drained = asyncio.Event()
         engine.teach = self._teach
         engine.ask_purge = self._ask_purge
@@ -106,8 +107,10 @@ class Worker:
                 self.engine.purged(control.unpack_purged(payload))
             elif kind == control.REPORT:
                 self.engine.internal.manager.told(control.unpack_report(payload))
-            elif kind == control.DRAIN:
-                self.drain(float(payload))
+            elif kind == control.PING:
+                self._say(control.PONG, b"")
+            elif kind in (control.DRAIN, control.LEAVE):
+                self.drain(float(payload), patient=kind == control.LEAVE)
         if self._drain is None:
             log.warning("the supervisor has gone: finishing")
             self.drain(ORPHAN_DRAIN_S)
@@ -159,14 +162,21 @@ class Worker:
         """SIGTERM: from an operator, or from an init system that sends it to all processes of a service."""
         self.drain(self.engine.timeouts.drain_s if self.started else 0.0)
 
-    def drain(self, deadline_s: float) -> None:
-        """Begin to finish what runs, within ``deadline_s`` seconds; then ``run`` returns.  Who says so first, decides."""
+    def drain(self, deadline_s: float, *, patient: bool = False) -> None:
+        """Begin to finish what runs, within ``deadline_s`` seconds; then ``run`` returns.
+
+        Who says so first, decides; but whoever is not patient ends the patience.
+        """
         if self._drain is None:
+            self._patient = patient
             self._drain = asyncio.create_task(self._finish(deadline_s))
+        elif self._patient and not patient:
+            self._patient = False
+            asyncio.get_running_loop().call_soon(self.engine.hasten, deadline_s)  # after the drain has begun
 
     async def _finish(self, deadline_s: float) -> None:
         try:
-            cut = await self.engine.drain(deadline_s)
+            cut = await self.engine.drain(deadline_s, patient=self._patient)
             with contextlib.suppress(OSError):
                 self._say(control.DRAINED, b"%d" % cut)
                 await self.writer.drain()
@@ -189,7 +199,7 @@ async def serve(control_fd: int, block_fd: int, digests_fd: int, listener_fds: l
 
 def main() -> int:
     """Entry of a worker process."""
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)  # meant for the supervisor, sent to the whole group by a terminal
     control_fd, block_fd, digests_fd, *listener_fds = map(int, sys.argv[1:])
     setup("text", "info")

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 
 from cachelb import control, handover
+from cachelb.config import Config
 from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, forget_gauges, node_offset
 
 log = logging.getLogger("cachelb.workers")
@@ -47,6 +48,7 @@ class Worker:
         self.ready = asyncio.Event()
         self.drained: int | None = None
         self.ended = ""  # how its last process ended
+        self.heard_at = 0.0  # when it answered a PING last; the event loop's clock
 
     @property
     def pid(self) -> int:
@@ -138,7 +140,7 @@ class Worker:
         self.hand_over()  # before the Snapshot with which it begins to serve
         self.send(control.SNAPSHOT, self.pool.snapshot)
         if self.pool.stopping.is_set():  # while it was being started
-            self.send(control.DRAIN, self.pool.last_word)
+            self.send(*self.pool.last_word)
         try:
             while (message := await control.receive(reader)) is not None:
                 self._told(*message)
@@ -158,6 +160,8 @@ class Worker:
             self.ready.set()
         elif kind == control.DRAINED:
             self.drained = int(payload)
+        elif kind == control.PONG:
+            self.heard_at = asyncio.get_running_loop().time()
         elif kind == control.LESSONS:
             for other in self.pool.workers:
                 if other is not self:
@@ -186,7 +190,9 @@ class Workers:
         self.heard = heard
         self.digest: handover.Published | None = None
         self.stopping = asyncio.Event()
-        self.last_word = b"0"
+        self.last_word = control.DRAIN, b"0"
+        self._until = 0.0  # while draining: when it is over; the event loop's clock
+        self._hastened = asyncio.Event()
         self.workers = [Worker(i + 1, sockets, self) for i, sockets in enumerate(listeners)]
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -221,18 +227,44 @@ class Workers:
         for worker in self.workers:
             worker.send(kind, payload)
 
-    async def drain(self, deadline_s: float, hurry: asyncio.Event) -> int:
-        """Let all finish, at most ``deadline_s`` seconds or until ``hurry``; return how many connections were cut."""
-        self.last_word = b"%f" % deadline_s
+    def ping(self) -> None:
+        """Have all say that they are there."""
+        self.tell(control.PING)
+
+    def heard_at(self) -> float:
+        """When the one that answered last did so; the event loop's clock."""
+        return max(worker.heard_at for worker in self.workers)
+
+    def hasten(self, deadline_s: float) -> None:
+        """While draining patiently: no more patience, and only so many seconds from now."""
+        self._say_end(control.DRAIN, deadline_s)
+        self._hastened.set()
+
+    def _say_end(self, kind: bytes, deadline_s: float) -> None:
+        self.last_word = kind, b"%f" % deadline_s
+        self._until = asyncio.get_running_loop().time() + deadline_s + 2.0
+        self.tell(*self.last_word)
+
+    async def drain(self, deadline_s: float, hurry: asyncio.Event, *, patient: bool = False) -> int:
+        """Let all finish, at most ``deadline_s`` seconds or until ``hurry``; return how many connections were cut.
+
+        patient: Another director accepts on the same sockets; see ``relay.base``.
+        """
         self.stopping.set()
-        self.tell(control.DRAIN, self.last_word)
+        self._say_end(control.LEAVE if patient else control.DRAIN, deadline_s)
         for worker in self.workers:
             for listener in worker.listeners:
                 listener.close()
         ended: asyncio.Future[object] = asyncio.ensure_future(asyncio.wait(self.tasks))
         hurried: asyncio.Future[object] = asyncio.ensure_future(hurry.wait())
-        await asyncio.wait({ended, hurried}, timeout=deadline_s + 2.0, return_when=asyncio.FIRST_COMPLETED)
+        hastened: asyncio.Future[object] = asyncio.ensure_future(self._hastened.wait())
+        waiting = {ended, hurried, hastened}
+        while not ended.done() and not hurried.done() and (left := self._until - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if hastened.done():
+                waiting.discard(hastened)
         hurried.cancel()
+        hastened.cancel()
         for worker in self.workers:
             worker.kill()
         await asyncio.wait({ended}, timeout=5.0)
@@ -253,9 +285,9 @@ def _how(code: int | None) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
 
 
-def split_listeners(per_address: list[list[socket.socket]]) -> list[list[socket.socket]]:
-    """Sockets by address -> sockets by worker."""
-    return [list(sockets) for sockets in zip(*per_address, strict=True)]
+def worker_count(config: Config) -> int:
+    """How many workers there are on this machine."""
+    return config.relay.worker_count(len(os.sched_getaffinity(0)))
 
 
 def passive_totals(blocks: list[memoryview], slot: int) -> tuple[int, int]:

@@ -48,6 +48,7 @@ Reply = bytes | Coroutine[Any, Any, bytes | None] | None
 Answer = Callable[[bytes, str, float], Reply]
 AnswerAll = Callable[[Sequence[bytes], Sequence[str], float], Sequence[Reply]]
 Send = Callable[[bytes, Any], int]
+Bind = Callable[[str, int], socket.socket]
 
 MAX_DATAGRAM = 16384  # bytes; Squid's SQUID_UDP_SO_RCVBUF
 # bytes: a burst waits there, at 832 a query, however short (Linux).  Without CAP_NET_ADMIN net.core.rmem_max caps it: Debian's
@@ -65,6 +66,29 @@ SIEVE_S = 10.0  # so long what is nothing is dropped in the kernel; then it is s
 COMPLAIN_EVERY_S = 60.0
 
 _log = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A UDP socket for a Service on an IP address.
+
+    Raises:
+        OSError: It is not to be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+        except OSError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        if family == socket.AF_INET6:  # so that no source is seen as ::ffff:10.0.0.1
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 class Service:
@@ -92,6 +116,7 @@ class Service:
         self._sockets: list[socket.socket] = []
         self._streams: list[Any] = []  # of asyncio-dgram
         self._is_closed = False
+        self._is_paused = False
         self._pending: set[asyncio.Task[None]] = set()
         self._quiet_until = 0.0
 
@@ -102,6 +127,7 @@ class Service:
         answer: Answer,
         answer_all: AnswerAll | None = None,
         program: bytes = b"",
+        bind: Bind = bind,
     ) -> Service:
         """Listen on all `addresses` (IP address, port; 0 = any).
 
@@ -110,6 +136,7 @@ class Service:
                 ends by itself, or None.
             answer_all: The same for many datagrams, where that is cheaper: as many answers, in the same order.
             program: Lets pass at least what may get an answer (``sieve``); used while a flood of all else comes in.
+            bind: Makes the socket of an address.
 
         Raises:
             OSError: One of them cannot be had; then none is held.
@@ -117,7 +144,7 @@ class Service:
         service = cls(answer, answer_all, program)
         try:
             for host, port in addresses:
-                await service._listen(host, port)
+                await service._listen(bind(host, port))
         except BaseException:
             service.close()
             raise
@@ -140,25 +167,46 @@ class Service:
         names = ("received", "sent", "unsent", "crashed", "overloaded", "floods")
         return {name: getattr(self, name) for name in names} | {"dropped": sum(map(sieve.dropped, self._sockets))}
 
-    async def _listen(self, host: str, port: int) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM)
+    def pause(self) -> None:
+        """Take no datagrams, so that they wait or go to another process with the same sockets; answers under way are sent."""
+        self._is_paused = True
+        if self._sieve is not None:
+            self._sieve.cancel()
+            self._remove_sieve()
+        for stream in self._streams:
+            stream.close()
+        self._streams.clear()
+
+    async def resume(self) -> None:
+        """End a pause, if there is one."""
+        if self._is_paused:
+            self._is_paused = False
+            for sock in self._sockets:
+                await self._receive(sock)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """What it listens on."""
+        return tuple(self._sockets)
+
+    async def _listen(self, sock: socket.socket) -> None:
         self._sockets.append(sock)
-        sock.setblocking(False)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        except OSError:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        if family == socket.AF_INET6:  # so that no source is seen as ::ffff:10.0.0.1
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
+        sieve.detach(sock)  # who had it before may have put one there
+        await self._receive(sock)
+        self.addresses.append(sock.getsockname()[:2])
+
+    async def _receive(self, sock: socket.socket) -> None:
         # the stream has a descriptor of its own: closing ours must not pull it from under the event loop
         stream: Any = await asyncio_dgram.from_socket(sock.dup())
         with contextlib.suppress(AttributeError):  # uvloop has no such thing and does not need it
             stream._transport.max_size = MAX_DATAGRAM
-        stream._transport.set_protocol(_Receiver(self, sock))
+        receiver = _Receiver(self, sock)
+        stream._transport.set_protocol(receiver)
         self._streams.append(stream)
-        self.addresses.append(sock.getsockname()[:2])
+        while not stream._recvq.empty():  # they came while the endpoint was being made
+            datagram, source = stream._recvq.get_nowait()
+            if datagram is not None:
+                receiver.datagram_received(datagram, source)
 
     def _find_out(self, answer: Coroutine[Any, Any, bytes | None], source: Any, send: Send) -> None:
         if len(self._pending) >= MAX_PENDING:
@@ -185,7 +233,7 @@ class Service:
         if now >= self._silent_since + 1:
             self._silent, self._silent_since = 0, now
         self._silent += count
-        if self._silent < FLOOD_PER_S or not self._program or self._sieve is not None or self._is_closed:
+        if self._silent < FLOOD_PER_S or not self._program or self._sieve is not None or self._is_closed or self._is_paused:
             return
         self._silent = 0
         if all(sieve.attach(sock, self._program) for sock in self._sockets):
@@ -299,5 +347,5 @@ class _Receiver(asyncio.DatagramProtocol):
         self._service.unsent += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._service._is_closed:
+        if not self._service._is_closed and not self._service._is_paused:
             _log.error("the event loop closed a socket of ours: %s", exc)

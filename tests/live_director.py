@@ -37,9 +37,9 @@ if "cachelb.worker" in sys.orig_argv:
 """
 
 
-def wait_until(is_true: Callable[[], object], what: str = "") -> None:
+def wait_until(is_true: Callable[[], object], what: str = "", patience_s: float = PATIENCE_S) -> None:
     """Wait for a condition."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not is_true():
         assert time.monotonic() < end, f"in vain: {what or is_true}"
         time.sleep(0.005)
@@ -76,6 +76,9 @@ class LiveDirector:
         self.nodes = nodes
         self.http, self.admin = (("127.0.0.1", free_port("127.0.0.1")) for _ in range(2))
         self.config = directory / "cachelb.toml"
+        self.more_listen = ""
+        self.command = [sys.executable, "-m", "cachelb"]
+        self.environment: dict[str, str] = {}  # empty: that of the test
         self.log_path = directory / "events.log"
         self.crash, self.hang = directory / "crash", directory / "hang"
         self.configure(sections)
@@ -84,6 +87,7 @@ class LiveDirector:
         (site / "sitecustomize.py").write_text(SITE.format(crash=str(self.crash), hang=str(self.hang)))
         self._leash = leash
         self.process: subprocess.Popen[bytes] | None = None
+        self._followed = 0
 
     def configure(self, sections: str, more_nodes: str = "") -> None:
         """Write the configuration; ``sections``: all but [listen] and the nodes, with one worker unless they say."""
@@ -92,31 +96,39 @@ class LiveDirector:
         nodes = "".join(
             f'[[node]]\nname = "{name}"\nhost = "{node.host}"\nhttp_port = {node.port}\n' for name, node in self.nodes.items()
         )
-        listen = '[listen]\nhttp = "{}:{}"\nadmin = "{}:{}"\n'.format(*self.http, *self.admin)
+        listen = '[listen]\nhttp = "{}:{}"\nadmin = "{}:{}"\n'.format(*self.http, *self.admin) + self.more_listen
         self.config.write_text(f"{listen}{sections}\n{nodes}{more_nodes}")
 
     def launch(self) -> None:
         """Start, and wait for nothing."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cachelb", "run", "-c", str(self.config)],
+                [*self.command, "run", "-c", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
-                env={**users_environment(), "PYTHONPATH": str(self.directory / "site")},
+                env=self.environment or {**users_environment(), "PYTHONPATH": str(self.directory / "site")},
             )
         self._leash.watch(self.process.pid)
 
     @property
     def pid(self) -> int:
+        """Of the director: of the process that was launched, or of the one that was followed."""
         assert self.process is not None
-        return self.process.pid
+        return self._followed or self.process.pid
+
+    def follow(self, pid: int) -> None:
+        """Another process is the director now."""
+        self._leash.watch(pid)
+        self._followed = pid
 
     # -- looking
 
     @property
     def is_running(self) -> bool:
+        if self._followed:
+            return self._followed in self.processes()
         return self.process is not None and self.process.poll() is None
 
     def log(self) -> str:
@@ -146,7 +158,7 @@ class LiveDirector:
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 fields = path.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.pid and fields[0] != "Z":
+                if self.process is not None and int(fields[3]) == self.process.pid and fields[0] != "Z":
                     found.append(int(path.parent.name))
         return found
 
@@ -181,4 +193,5 @@ class LiveDirector:
         if self.is_running:
             self.signal(signal.SIGINT)
         self.ended()
-        self._leash.forget(self.pid)
+        for pid in {self.process.pid, self.pid}:
+            self._leash.forget(pid)

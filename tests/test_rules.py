@@ -89,13 +89,15 @@ DOORS = {
     "pyroute2": ("cachelb/hostnet.py",),
     "mypyc": ("tools/compile.py",),
     "setuptools": ("tools/compile.py",),
-    "uvloop": ("cachelb/supervisor.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
     "zstandard": ("cachelb/simulate/source.py",),
+    "shtab": ("cachelb/completion.py",),
+    "uvloop": ("cachelb/launch.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
 }
 
 # Wiring builds everything and is imported by nobody else.
 WIRING = (
-    *("cachelb/__main__.py", "cachelb/cli.py", "cachelb/onecache.py", "cachelb/supervisor.py", "cachelb/worker.py"),
+    *("cachelb/__main__.py", "cachelb/cli.py", "cachelb/launch.py", "cachelb/onecache.py", "cachelb/supervisor.py"),
+    "cachelb/worker.py",
     "cachelb/demo/",
 )
 # Packages that must be usable without cachelb, and who in cachelb may use them.

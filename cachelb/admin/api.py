@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from cachelb.admin import guard, handlers, openapi, problems
-from cachelb.listen import CannotListenError, cannot_listen
+from cachelb.listen import BACKLOG, CannotListenError, open_listener
 
 if TYPE_CHECKING:
     from cachelb.config import AdminConfig
@@ -47,9 +47,10 @@ class AdminServer:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
+        self.sockets: list[socket.socket] = []
         self.token = ""
         self._token_of = (0.0, "")
-        self._socket_path = ""
+        self._socket = "", 0  # its path and inode
         self.handlers = handlers.Handlers(supervisor)
         app = web.Application(middlewares=[self._guarded], client_max_size=BODY_BYTES_MAX)
         for operation in openapi.OPERATIONS:
@@ -62,8 +63,19 @@ class AdminServer:
         # What still runs is a stream of events, which never ends by itself.
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
-    async def start(self, addresses: Sequence[Address], admin: AdminConfig | None = None) -> None:
+    async def start(
+        self,
+        addresses: Sequence[Address],
+        admin: AdminConfig | None = None,
+        *,
+        listener: Callable[[Address], socket.socket] = open_listener,
+        replace: bool = False,
+    ) -> None:
         """Begin to listen.
+
+        Args:
+            listener: Has or makes the listening socket of an address.
+            replace: The Unix socket is a director's whose place we take.
 
         Raises:
             CannotListenError: An address, or the socket, cannot be listened on.
@@ -71,21 +83,23 @@ class AdminServer:
         self._read_token()
         await self.runner.setup()
         for address in addresses:
-            site = web.TCPSite(self.runner, address.host, address.port)
-            try:
-                await site.start()
-            except OSError as exc:
-                raise cannot_listen(address, exc) from exc
+            self.sockets.append(listener(address))
+            await web.SockSite(self.runner, self.sockets[-1], backlog=BACKLOG).start()
         if admin is not None and admin.socket:
-            await web.SockSite(self.runner, open_socket(admin.socket, int(admin.socket_mode, 8))).start()
-            self._socket_path = admin.socket
+            sock = open_socket(admin.socket, int(admin.socket_mode, 8), replace=replace)
+            self._socket = admin.socket, os.stat(admin.socket).st_ino
+            await web.SockSite(self.runner, sock).start()
 
     async def stop(self) -> None:
         """Close the listeners."""
         await self.runner.cleanup()
-        if self._socket_path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._socket_path)
+        for sock in self.sockets:
+            sock.close()
+        self.sockets.clear()
+        path, inode = self._socket
+        with contextlib.suppress(OSError):
+            if path and os.stat(path).st_ino == inode:  # else it is another director's by now
+                os.unlink(path)
 
     def _read_token(self) -> None:
         """Read the token file, at the start and after each reload."""
@@ -146,8 +160,8 @@ def _peer(request: web.Request) -> str:
     return request.remote or "unknown"
 
 
-def open_socket(path: str, mode: int) -> socket.socket:
-    """A listening Unix socket of this mode; one that a director before has left is replaced, one in use is not.
+def open_socket(path: str, mode: int, *, replace: bool = False) -> socket.socket:
+    """A listening Unix socket of this mode; one that a director before has left is replaced, one in use only to ``replace``.
 
     Raises:
         CannotListenError: It cannot be had.
@@ -166,7 +180,7 @@ def open_socket(path: str, mode: int) -> socket.socket:
             if not stat.S_ISSOCK(left.st_mode):
                 raise failed("a file that is no socket has this name", errno.EEXIST)
             with socket.socket(socket.AF_UNIX) as probe:
-                if probe.connect_ex(path) == 0:
+                if not replace and probe.connect_ex(path) == 0:
                     raise failed("another program listens there", errno.EADDRINUSE)
             os.unlink(path)
         before = os.umask(0o777)  # nobody gets in before the mode is right

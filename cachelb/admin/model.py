@@ -131,12 +131,22 @@ class Hashing(Document):
     table: str = Field(description="fingerprint of the table of owners: equal on directors that agree on every owner")
 
 
+class Upgrade(Document):
+    """Attempts to let a new version take over."""
+
+    tries: int
+    problem: str = Field(description="why the last one failed; empty if it did not, or there was none")
+
+
 class Status(Document):
     """Everything at a glance."""
 
     version: str
     versions: dict[str, str] = Field(description="of Python and of the libraries that matter")
     state: Literal["starting", "running", "draining"]
+    pid: int
+    compiled: str = Field(description='"in use", or why the busiest modules do not run compiled')
+    upgrade: Upgrade
     started_at: float
     now: float = Field(description="wall clock of this answer, seconds")
     uptime_s: float

@@ -6,13 +6,14 @@ Reads the supervisor and changes nothing.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import time
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from cachelb import __version__
+from cachelb import __version__, compiled
 from cachelb.admin.history import in_flight
 from cachelb.counters import FARM, FARM_INDEX, NODE, NODE_INDEX, farm_values, node_values
 from cachelb.overrides import FIELDS
@@ -60,6 +61,9 @@ class Reader:
             "version": __version__,
             "versions": versions(),
             "state": supervisor.state,
+            "pid": os.getpid(),
+            "compiled": compiled.why_not or "in use",
+            "upgrade": {"tries": supervisor.upgrades.tries, "problem": supervisor.upgrades.problem},
             "started_at": round(supervisor.started_at, 3),
             "now": round(now, 3),
             "uptime_s": round(now - supervisor.started_at, 1),

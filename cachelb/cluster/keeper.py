@@ -6,6 +6,9 @@ keeps its own there (a lock that the system releases when its holder ends, howev
 A file that cannot be used is renamed to ``holdings.bad``, so that it is neither written over nor refused again at the next
 start; the one before it with that name is lost.  The director begins with nothing, and learns.
 
+A director that is about to be replaced hands its holdings over (``hand_over``): saves them, and the next one, which got the open
+lock from it, loads them.  Where nothing is kept, they go by a directory that lives only for that.
+
 Left out: the file (``saved``).
 """
 
@@ -15,11 +18,13 @@ import asyncio
 import fcntl
 import logging
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cachelb.snapshot import NodeView
 
@@ -43,6 +48,13 @@ def state_directory(configured: str, environment: Mapping[str, str]) -> Path | N
     return Path(text) if text else None
 
 
+class Legacy(NamedTuple):
+    """What a director hands to the next: directory: where its holdings are, None: in the state directory; lock: see ``lock``."""
+
+    directory: Path | None = None
+    lock: int = -1
+
+
 class Keeper:
     """Of one table, from start to end.
 
@@ -52,9 +64,16 @@ class Keeper:
         settings: ``[index]``; a change of anything but save_s needs a restart.
         slots: of the nodes that are configured, by name.
         clock: wall clock.
+        legacy: what the director before this one handed over.
     """
 
-    def __init__(self, settings: IndexConfig, slots: Mapping[str, int], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: IndexConfig,
+        slots: Mapping[str, int],
+        clock: Callable[[], float] = time.time,
+        legacy: Legacy | None = None,
+    ) -> None:
         self.directory = state_directory(settings.state, os.environ)
         self.problem = ""
         self.saved_at = 0
@@ -64,24 +83,65 @@ class Keeper:
         self._holdings = Holdings(1)
         self._changes = 0  # the holdings' number when they were saved last
         self._lock = -1
+        self._legacy = legacy or Legacy()
+        self._given = False  # to the next director: what is there now is not ours to write over
         self._saving = asyncio.Lock()
 
     def load(self) -> Holdings:
         """What was kept, or an empty table.  Called once, before all else."""
-        kept = None
-        if self.directory is not None and self._take(self.directory):
+        kept = self._handed_over()
+        if kept is not None:
+            if self.directory is not None:
+                self._take(self.directory)
+        elif self.directory is not None and self._take(self.directory):
             try:
                 kept = load(self.directory, self._slots, self._settings.keys)
             except StateError as exc:
                 log.error("%s: beginning with nothing (the file becomes %s)", exc, BAD_NAME)
                 self._set_aside(self.directory)
         elif self.directory is None:
+            if self._legacy.lock >= 0:
+                os.close(self._legacy.lock)
             log.info("what the nodes hold is not kept over a restart: no [index] state is configured")
         self._holdings = Holdings(self._settings.keys) if kept is None else kept
         self._changes = self._holdings.changes
         if kept is not None:
-            log.info("%s: %s objects of the nodes are known", self.directory, f"{kept.count():,}")
+            log.info("%s: %s objects of the nodes are known", self.directory or "handed over", f"{kept.count():,}")
         return self._holdings
+
+    def _handed_over(self) -> Holdings | None:
+        """What came by a directory of its own, which is removed."""
+        directory = self._legacy.directory
+        if directory is None:
+            return None
+        try:
+            return load(directory, self._slots, self._settings.keys)
+        except StateError as exc:
+            log.error("what the director before this one knew is lost: %s", exc)
+            return None
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    async def hand_over(self) -> Path | None:
+        """Save for the next director, and write no more; the directory where it is if the state directory is not used."""
+        async with self._saving:
+            self._given = True
+            if self._lock >= 0:
+                if self._holdings.changes != self._changes:
+                    await self._save_aside(self.directory)
+                return None
+            directory = Path(tempfile.mkdtemp(prefix="cachelb-"))
+            await self._save_aside(directory)
+            return directory
+
+    def take_back(self) -> None:
+        """There is no next director: go on saving."""
+        self._given = False
+
+    @property
+    def lock(self) -> int:
+        """The descriptor whose lock says that the state directory is ours; -1: it is not, or there is none."""
+        return self._lock
 
     def configure(self, settings: IndexConfig) -> None:
         """Another ``save_s``."""
@@ -105,7 +165,7 @@ class Keeper:
             await asyncio.sleep(self._settings.save_s)
             if self._is_due:
                 async with self._saving:
-                    await self._save_aside()
+                    await self._save_aside(self.directory)
 
     async def close(self) -> None:
         """Save for the last time, which takes END_S at most, and let others have the directory."""
@@ -124,13 +184,13 @@ class Keeper:
 
     @property
     def _is_due(self) -> bool:
-        return self._lock >= 0 and self._holdings.changes != self._changes
+        return self._lock >= 0 and not self._given and self._holdings.changes != self._changes
 
-    async def _save_aside(self) -> None:
-        assert self.directory is not None
+    async def _save_aside(self, directory: Path | None) -> None:
+        assert directory is not None
         changes, now = self._holdings.changes, int(self._clock())
         try:
-            await save_aside(self.directory, self._holdings, self._names(), now)
+            await save_aside(directory, self._holdings, self._names(), now)
         except StateError as exc:
             self._tell(str(exc))
         else:
@@ -162,6 +222,8 @@ class Keeper:
 
     def _take(self, directory: Path) -> bool:
         """Take the lock.  False: what the nodes hold is not kept, and the operator was told why."""
+        if self._is_locked_by_legacy(directory):
+            return True
         try:
             self._lock = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,6 +236,20 @@ class Keeper:
                 why = f"{exc.strerror}" if directory.is_dir() else "no such directory"
             self._tell(f"[index] state {directory}: {why}: what the nodes hold is not kept over a restart")
         return self._lock >= 0
+
+    def _is_locked_by_legacy(self, directory: Path) -> bool:
+        """Whether the lock that was handed over is this directory's; it is used then, and closed if it is another one's."""
+        lock, self._legacy = self._legacy.lock, Legacy()
+        if lock < 0:
+            return False
+        try:
+            if os.path.samestat(os.fstat(lock), os.stat(directory / LOCK_NAME)):
+                self._lock = lock
+                return True
+        except OSError:
+            pass
+        os.close(lock)
+        return False
 
     def _set_aside(self, directory: Path) -> None:
         try:

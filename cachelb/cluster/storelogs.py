@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from icp.service import Service
+from icp.service import Bind, Service, bind
 
 from .storelog import StoreLog
 
@@ -98,9 +98,11 @@ class StoreLogs:
     Args:
         restarted: Called with a node's slot when its process is another one than before, before what that one says is
             applied: its store may be empty.
+        bind: Makes the UDP socket of an IP address and port.
     """
 
-    def __init__(self, index: Index, restarted: Callable[[int], None]) -> None:
+    def __init__(self, index: Index, restarted: Callable[[int], None], bind: Bind = bind) -> None:
+        self._bind = bind
         self.feeds: dict[str, Feed] = {}
         self._index = index
         self._restarted = restarted
@@ -124,7 +126,7 @@ class StoreLogs:
         Raises:
             OSError: One of them cannot be had; then none is held.
         """
-        self._common.append(await Service.start(addresses, self._take))
+        self._common.append(await Service.start(addresses, self._take, bind=self._bind))
 
     async def listen(self, own: Mapping[str, Sequence[Place]]) -> None:
         """Listen for each of these nodes on places of its own as well, and on those of no other node any more.
@@ -142,7 +144,7 @@ class StoreLogs:
                 await asyncio.sleep(0)
             for place in self._owner.keys() - self._own.keys():
                 try:
-                    self._own[place] = await Service.start([place], partial(self._take_own, place))
+                    self._own[place] = await Service.start([place], partial(self._take_own, place), bind=self._bind)
                 except OSError as exc:
                     problem = problem or OSError(exc.errno, exc.strerror, "{} port {}".format(*place))
             self._arrange()
@@ -197,9 +199,14 @@ class StoreLogs:
                 total[word] = total.get(word, 0) + count
         return total
 
+    @property
+    def services(self) -> list[Service]:
+        """All that listen."""
+        return [*self._own.values(), *self._common]
+
     def close(self) -> None:
         """Stop at once."""
-        for service in (*self._own.values(), *self._common):
+        for service in self.services:
             service.close()
 
     def _take(self, datagram: bytes, source: str, now: float) -> None:

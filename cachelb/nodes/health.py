@@ -21,7 +21,7 @@ its keys is in ``routing.route``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 State = Literal["up", "dead"]
@@ -135,6 +135,14 @@ class Health:
         self._policy = policy
         self._nodes = {name: self._nodes.get(name) or _Node(name, now) for name in names}
         self.version += 1
+        self._set_shares(now)
+
+    def adopt(self, dead: Mapping[str, str], now: float) -> None:
+        """Take over from another director which nodes are dead, and why; they are probed at once."""
+        for name, cause in dead.items():
+            if (node := self._nodes.get(name)) is not None:
+                self._die(node, cause, now)
+                node.next_at = now
         self._set_shares(now)
 
     def states(self) -> dict[str, NodeHealth]:

@@ -28,5 +28,9 @@ class Relay(Protocol):
     def counters(self) -> memoryview:
         """The live block of 64-bit counters, in the order of ``cachelb.counters``."""
 
-    async def drain(self, deadline_s: float) -> int:
-        """Stop accepting, let exchanges finish; return how many were cut."""
+    async def drain(self, deadline_s: float, *, patient: bool = False) -> int:
+        """Stop accepting, let exchanges finish; return how many were cut.
+
+        patient: Somebody else accepts on the same sockets.  Connections are not closed between requests, where the next one may
+        be on its way already, but with their next answer, which says so; at the deadline those that are idle are closed.
+        """

@@ -189,6 +189,11 @@ class Client(End):
 
     # -- after an exchange
 
+    def announce_end(self) -> None:
+        """The director is about to end: an answer that has not begun says that it is the last, unless another is asked for."""
+        if self.state == BUSY and not self.exchange.answered and not self.inbuf:
+            self.exchange.keep = CLOSE
+
     def next_request(self, keep: bool, linger: bool = False) -> None:
         """Go on with the next request, or end the connection, once everything is sent."""
         if self.closed:
@@ -208,7 +213,7 @@ class Client(End):
         self.deadline = self.engine.now + self.engine.timeouts.keep_alive_s
         if self.inbuf:
             self.loop.call_soon(self._next_pipelined)
-        elif self.eof or self.engine.draining:
+        elif self.eof or self.engine.closing:
             self.close()
         elif not self.reading:
             self.resume()

@@ -24,7 +24,6 @@ from cachelb.counters import BLOCK_BYTES, END_INDEX, FARM, FARM_INDEX
 from cachelb.errors import Reason
 from cachelb.http.head import Limits, RequestHead, scan_request
 from cachelb.listen import host_names
-from cachelb.relay import pages
 from cachelb.relay.door import Door
 from cachelb.relay.fleet import Fleet
 from cachelb.relay.hot import HotSamples
@@ -77,6 +76,8 @@ class Timeouts:
 class Engine:
     """One worker's relay."""
 
+    _ender: asyncio.TimerHandle  # of a drain
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -107,7 +108,7 @@ class Engine:
         self.door = Door(self)
         self.clients: set[Client] = self.door.clients
         self.fleet = Fleet(self.block)
-        self.draining = False
+        self.draining = self.closing = False  # answers are their connection's last; connections without a request are closed
         self.epoch = -1
         self.config: Config
         self.limits: Limits
@@ -126,7 +127,7 @@ class Engine:
         self._plan_settings: PlanSettings
         self._ticker: asyncio.TimerHandle | None = None
         self._ticks = 0
-        self._empty = asyncio.Event()  # the last client has gone while draining
+        self._over = asyncio.Event()  # while draining: the last client has gone, or time is up
 
     # -- the four verbs
 
@@ -164,25 +165,38 @@ class Engine:
         self._write_counters()
         return self.block
 
-    async def drain(self, deadline_s: float) -> int:
+    async def drain(self, deadline_s: float, *, patient: bool = False) -> int:
         """Stop accepting, let exchanges finish; return how many were cut."""
         self.door.close()
         self.draining = True
-        for client in list(self.clients):
-            if client.is_idle():
-                client.readable()  # a request that is here already is answered
-            if client.is_idle():
-                client.close()
+        for client in self.clients:
+            client.announce_end()
+        self._ender = self.loop.call_later(deadline_s, self._over.set)
+        if not patient:
+            self._close_idle()
         if self.clients:
-            try:
-                await asyncio.wait_for(self._empty.wait(), deadline_s)
-            except TimeoutError:
-                pass
+            await self._over.wait()
+        self._ender.cancel()
+        self._close_idle()
         cut = len(self.clients)
         for client in list(self.clients):
             client.cut()
         self._close()
         return cut
+
+    def hasten(self, deadline_s: float) -> None:
+        """End a patient ``drain`` as one that is not, within ``deadline_s`` from now."""
+        self._ender.cancel()
+        self._ender = self.loop.call_later(deadline_s, self._over.set)
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        self.closing = True
+        for client in list(self.clients):
+            if client.is_idle():
+                client.readable()  # a request that is here already is answered
+            if client.is_idle():
+                client.close()
 
     # -- for the farm
 
@@ -236,7 +250,7 @@ class Engine:
         """A client connection is closed."""
         self.door.forget(client)
         if self.draining and not self.clients:
-            self._empty.set()
+            self._over.set()
 
     # -- requests
 
@@ -324,21 +338,6 @@ class Engine:
     def report(self, exchange: Exchange, reason: Reason, detail: str) -> None:
         """Tell the operator of an exchange that ended badly."""
         self.reports.ended(exchange, reason, detail)
-
-    def error_page(self, exchange: Exchange, reason: Reason, detail: str, keep: bool) -> bytes:
-        """The error page for an exchange."""
-        line = exchange.line
-        exchange.request_id = exchange.request_id or self.reports.request_id()
-        return pages.error_page(
-            reason,
-            detail,
-            line.target,
-            exchange.request_id,
-            self.planner.via_name,
-            keep=keep,
-            head_only=line.method == b"HEAD",
-            minor=line.minor,
-        )
 
     def crashed(self, exc: Exception) -> None:
         """An error of ours: it is logged whole, and ends one connection only."""

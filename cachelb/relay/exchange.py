@@ -345,7 +345,7 @@ class Exchange(Answer):
             self.engine.count("refused")
         if self.body and self.keep != CLOSE:
             self.keep = CLOSE  # its body is still on the way
-        data = self.engine.error_page(self, reason, detail, self.keep != CLOSE)
+        data = self.engine.reports.error_page(self, reason, detail, self.keep != CLOSE)
         self.status = row.status
         self.answer_whole(data, row.status, reason)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cachelb.accesslog import Entry, formatter
 from cachelb.errors import Reason
 from cachelb.logfile import LogFile
+from cachelb.relay import pages
 from cachelb.relay.attempts import TUNNEL
 
 if TYPE_CHECKING:
@@ -142,6 +143,21 @@ class Reports:
         if self.file is not None:
             self.file.flush()
             self._count_dropped(self.file)
+
+    def error_page(self, exchange: Exchange, reason: Reason, detail: str, keep: bool) -> bytes:
+        """The error page for an exchange."""
+        line = exchange.line
+        exchange.request_id = exchange.request_id or self.request_id()
+        return pages.error_page(
+            reason,
+            detail,
+            line.target,
+            exchange.request_id,
+            self.engine.planner.via_name,
+            keep=keep,
+            head_only=line.method == b"HEAD",
+            minor=line.minor,
+        )
 
     def close(self) -> None:
         """Write what is left and close."""

@@ -121,9 +121,9 @@ class Farm:
         self.states[node] = state
         self.apply()
 
-    def drain(self, deadline_s: float) -> int:
+    def drain(self, deadline_s: float, *, patient: bool = False) -> int:
         self.drained = True
-        return self.relay.run(self.relay.engine.drain(deadline_s))
+        return self.relay.run(self.relay.engine.drain(deadline_s, patient=patient))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ import os
 import threading
 
 import pytest
-from fakes import FakeSquid, answer_head, get, ok, post
+from fakes import FakeSquid, answer_head, get, ok, parse_answer_head, post
 
 from cachelb.config import Config
 from cachelb.snapshot import BadSnapshot, NodeView, Snapshot
@@ -338,12 +338,12 @@ def test_large_bodies_are_spliced(farm):
 # -- stopping
 
 
-def drain_in_background(farm, deadline_s):
+def drain_in_background(farm, deadline_s, **options):
     farm.drained = True
     done = {}
 
     def drain():
-        done["cut"] = farm.drain(deadline_s)
+        done["cut"] = farm.drain(deadline_s, **options)
 
     thread = threading.Thread(target=drain)
     thread.start()
@@ -375,6 +375,61 @@ def test_drain_finishes_exchanges_and_takes_no_new_connections(farm):
     assert body_client.is_closed()
     thread.join()
     assert done == {"cut": 0}
+
+
+def test_an_answer_that_has_not_begun_when_the_drain_does_says_that_it_is_the_last(farm):
+    client, link = waiting(farm)
+    thread, _ = drain_in_background(farm, 10.0)
+    farm.wait_until(lambda: refuses(farm))
+    link.send(ok(b"finished"))
+    assert client.read_answer().fields[b"connection"] == b"close"
+    assert client.read_to_end() == b""
+    thread.join()
+
+
+def test_a_patient_drain_closes_no_connection_between_requests(farm):
+    farm.nodes[0].serve()
+    kept, fresh, quiet = (farm.connect() for _ in range(3))
+    for client in (kept, quiet):
+        client.send(get(farm.url(0)))
+        assert b"connection" not in client.read_answer().fields
+    body_client, body_link = waiting(farm, 1)  # whose head has promised more, as it is out already
+    body_link.send(answer_head("Content-Length: 10") + b"hello")
+    assert b"connection" not in parse_answer_head(body_client.read_head()).fields
+    thread, done = drain_in_background(farm, 10.0, patient=True)
+    farm.wait_until(lambda: refuses(farm))
+    assert kept.is_quiet()
+    body_link.send(b"world")
+    assert body_client.read_exactly(10) == b"helloworld"
+    assert body_client.is_quiet()
+    for client in (kept, fresh, body_client):
+        client.send(get(farm.url(0)))
+        answer = client.read_answer()
+        assert (answer.status, answer.fields[b"connection"]) == (200, b"close")
+        assert client.read_to_end() == b""
+    assert quiet.is_quiet()
+    farm.relay.call(lambda: farm.engine.hasten(10.0))
+    assert quiet.read_to_end() == b""
+    thread.join()
+    assert done == {"cut": 0}
+
+
+def test_the_end_of_a_patient_drain_closes_what_is_idle_in_good_order(farm):
+    idle = farm.connect()
+    client, _ = waiting(farm)
+    assert farm.drain(0.05, patient=True) == 1
+    assert idle.read_to_end() == b""
+    assert client.read_answer().status == 503
+
+
+def test_a_patient_drain_can_be_cut_short(farm):
+    client, _ = waiting(farm)
+    thread, done = drain_in_background(farm, 600.0, patient=True)
+    farm.wait_until(lambda: refuses(farm))
+    farm.relay.call(lambda: farm.engine.hasten(0.05))
+    assert client.read_answer().status == 503
+    thread.join()
+    assert done == {"cut": 1}
 
 
 def test_drain_does_not_wait_longer_than_its_deadline(farm):

@@ -204,6 +204,48 @@ def test_stopping_finishes_what_has_begun(
     assert [o for o in load.outcomes if o.problem and o.begun] == []
 
 
+def test_a_new_version_takes_over_and_no_request_fails(
+    squid_farm: SquidFarm, origin: OriginProcess, start_director: Callable[..., Director], unique: str
+):
+    """Answers that are waited for, and long ones, begin at the old version and end at it."""
+    director = start_director(squid_farm, relay="workers = 2")
+    old = director.pid
+    size = 30_000_000
+    reader = Peer(socket.create_connection(director.http))
+    reader.send(get(f"{origin.base}/large/{unique}?size={size}"))
+    assert parse_answer_head(reader.read_head()).status == 200
+
+    def current() -> int:
+        try:
+            return int(director.status()["pid"])
+        except OSError:
+            return old
+
+    with Load(director.http, origin, mixed_paths(unique, static_paths(unique, 50)), CLIENTS) as load:
+        load.wait_for(100)
+        director.signal(signal.SIGUSR2)
+        assert wait_until(lambda: current() != old, PATIENCE_S), director.log_tail()
+        load.wait_for(300)
+    new = current()
+    try:
+        assert load.problems == []
+        assert director.is_running  # a client still reads
+        assert reader.read_exactly(size) == body(f"/large/{unique}", size)
+        reader.close()
+        assert director.wait() == 0
+        assert "every exchange was finished" in director.log_tail(3)
+    finally:
+        os.kill(new, signal.SIGTERM)
+        assert wait_until(lambda: not Path(f"/proc/{new}").exists() or is_zombie(new), PATIENCE_S)
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def accepts(address: tuple[str, int]) -> bool:
     try:
         socket.create_connection(address, 5).close()

@@ -106,7 +106,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == f"cachelb {__version__}\n"
 
 
-def test_run_hands_over_to_the_supervisor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_run_hands_over_to_launch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     seen: list[Path] = []
 
     def run(path: Path) -> int:
@@ -118,8 +118,8 @@ def test_run_hands_over_to_the_supervisor(monkeypatch: pytest.MonkeyPatch, capsy
         return 7
 
     fake = SimpleNamespace(run=run)
-    monkeypatch.setitem(sys.modules, "cachelb.supervisor", fake)
-    monkeypatch.setattr("cachelb.supervisor", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "cachelb.launch", fake)
+    monkeypatch.setattr("cachelb.launch", fake, raising=False)
     assert main(["run", "-c", "some"]) == 7
     assert main(["run", "-c", "bad"]) == 1
     assert main(["run", "-c", "stop"]) == 130

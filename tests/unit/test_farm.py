@@ -82,3 +82,9 @@ def test_addresses_need_no_resolving():
     farm = farm_of("a", a={"host": "::1"})
     assert farm.names_to_resolve() == {}
     assert farm.views({})[0].addresses == ("::1",)
+
+
+def test_addresses_of_another_director_are_for_nodes_that_have_none():
+    farm = farm_of("a", "b", b={"host": "b.test"})
+    farm.adopt({"a": ["127.0.0.99"], "b": ["127.0.0.98"], "gone": ["127.0.0.97"]})
+    assert [view.addresses for view in farm.views({})] == [("127.0.0.1",), ("127.0.0.98",)]

@@ -309,6 +309,40 @@ def test_what_takes_longer_than_the_deadline_is_cut_and_counted(worker: Subject)
     assert worker.block[FARM_INDEX["clients_open"]] == 0
 
 
+def test_told_to_leave_it_waits_for_one_more_request_of_each_client_until_it_is_told_to_drain(worker: Subject):
+    worker.begin()
+    asking, silent = (Peer(socket.create_connection(worker.address)) for _ in range(2))
+    for client in (asking, silent):
+        client.send(get("http://www.test/"))
+        client.read_answer()
+    worker.tell(control.LEAVE, b"600")
+    wait_until(worker.refuses)
+    asking.send(get("http://www.test/"))
+    assert asking.read_answer().fields[b"connection"] == b"close"
+    assert silent.is_quiet()
+    worker.tell(control.DRAIN, b"600")
+    assert silent.read_to_end() == b""
+    assert worker.hear() == (control.DRAINED, b"0")
+    assert worker.end() == (0, "")
+
+
+def test_told_both_at_once_it_drains(worker: Subject):
+    worker.begin()
+    client = Peer(socket.create_connection(worker.address))
+    client.send(get("http://www.test/"))
+    client.read_answer()
+    worker.control.sendall(control.pack(control.LEAVE, b"600") + control.pack(control.DRAIN, b"600"))
+    assert client.read_to_end() == b""
+    assert worker.hear() == (control.DRAINED, b"0")
+    assert worker.end() == (0, "")
+
+
+def test_it_says_that_it_is_there(worker: Subject):
+    worker.begin()
+    worker.tell(control.PING)
+    assert worker.hear() == (control.PONG, b"")
+
+
 @pytest.mark.parametrize("then", ["snapshot", "drain", "reopen", "sigterm", "lessons"])
 @pytest.mark.parametrize("first", ["sigterm", "drain"])
 def test_once_it_drains_nothing_that_is_said_cuts_it_short(worker: Subject, first: str, then: str):

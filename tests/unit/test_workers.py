@@ -19,7 +19,7 @@ from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, node_offset
 from cachelb.handover import Published
 from cachelb.listen import open_listeners
 from cachelb.snapshot import NodeView, Snapshot
-from cachelb.workers import RESTART_MAX_S, RESTART_S, YOUNG_S, Worker, Workers, passive_totals, restart_wait, split_listeners
+from cachelb.workers import RESTART_MAX_S, RESTART_S, YOUNG_S, Worker, Workers, passive_totals, restart_wait
 
 # In the place of ``python -m cachelb.worker CONTROL BLOCK DIGESTS``: its body may use ``hear()``, ``say(kind, payload)`` and
 # ``take()``: the text of the next digest that it is handed.
@@ -132,7 +132,7 @@ def test_a_real_worker_serves_on_its_listener_and_counts_in_its_block():
         address = Address("127.0.0.1", probe.getsockname()[1])
 
     async def main() -> None:
-        pool = Workers(split_listeners([open_listeners(address, 1)]), snapshot_of(0, 1))
+        pool = Workers([open_listeners(address, 1)], snapshot_of(0, 1))
         pool.start()
         async with asyncio.timeout(10):
             await pool.ready()
@@ -436,10 +436,6 @@ def test_a_worker_has_a_block_that_a_process_can_share():
     assert worker.pid == 0
     worker.send(control.REOPEN)  # nobody hears it
     worker.kill()
-
-
-def test_each_worker_gets_a_socket_of_every_address():
-    assert split_listeners([["a1", "a2"], ["b1", "b2"]]) == [["a1", "b1"], ["a2", "b2"]]  # type: ignore[list-item,comparison-overlap]
 
 
 def test_only_what_a_node_caused_counts_against_it():

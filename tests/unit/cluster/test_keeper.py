@@ -11,7 +11,7 @@ import pytest
 
 from cachelb.cluster import keeper as module
 from cachelb.cluster.holdings import Holdings, Source
-from cachelb.cluster.keeper import BAD_NAME, LOCK_NAME, Keeper, state_directory
+from cachelb.cluster.keeper import BAD_NAME, LOCK_NAME, Keeper, Legacy, state_directory
 from cachelb.cluster.saved import FILE_NAME, StateError
 from cachelb.config import IndexConfig
 from cachelb.snapshot import NodeView
@@ -281,3 +281,81 @@ def test_the_service_managers_directory_is_used(tmp_path: Path, monkeypatch: pyt
     kept.load().add(KEY, 0, LATER, Source.SEEN)
     asyncio.run(kept.close())
     assert (tmp_path / FILE_NAME).exists()
+
+
+# -- from one director to the next
+
+
+def heir(directory: Path | str, legacy: Legacy) -> Keeper:
+    return Keeper(IndexConfig(state=str(directory), keys=1000), SLOTS, lambda: float(NOW), legacy)
+
+
+def test_the_next_director_begins_with_what_this_one_knows_and_has_its_lock(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    async def scenario() -> None:
+        first = keeper(tmp_path)
+        first.load().add(KEY, 1, LATER, Source.SEEN)
+        assert await first.hand_over() is None
+        second = heir(tmp_path, Legacy(None, os.dup(first.lock)))
+        holdings = second.load()
+        assert [held.node for held in holdings.holders(KEY)] == [1]
+        first._holdings.add(OTHER, 1, LATER, Source.SEEN)  # comes too late
+        await first.close()
+        assert keeper(tmp_path).load().count() == 0  # it is locked still
+        assert "another director keeps its state there" in caplog.text
+        holdings.add(b"n" * 16, 1, LATER, Source.SEEN)
+        await second.close()
+        third = keeper(tmp_path)
+        assert third.load().count() == 2
+        await third.close()
+
+    asyncio.run(scenario())
+
+
+def test_without_a_state_directory_it_goes_by_one_that_lives_only_for_that():
+    async def scenario() -> None:
+        first = keeper("")
+        first.load().add(KEY, 1, LATER, Source.SEEN)
+        directory = await first.hand_over()
+        assert directory is not None
+        assert directory.stat().st_mode & 0o777 == 0o700
+        holdings = heir("", Legacy(directory)).load()
+        assert [held.node for held in holdings.holders(KEY)] == [1]
+        assert not directory.exists()
+        await first.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_was_handed_over_and_cannot_be_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    directory = tmp_path / "passing"
+    directory.mkdir()
+    (directory / FILE_NAME).write_bytes(b"no holdings")
+    assert heir("", Legacy(directory)).load().count() == 0
+    assert "what the director before this one knew is lost" in caplog.text
+    assert not directory.exists()
+
+
+def test_a_lock_of_another_directory_is_given_up(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = keeper(tmp_path / "a")
+    first.load()
+    second = heir(tmp_path / "b", Legacy(None, os.dup(first.lock)))
+    second.load()
+    assert os.path.samestat(os.fstat(second.lock), (tmp_path / "b" / "lock").stat())
+    asyncio.run(first.close())
+    asyncio.run(second.close())
+    assert once(keeper(tmp_path / "a")).count() == 0  # nobody holds it
+
+
+def test_taken_back_it_is_saved_again(tmp_path: Path):
+    async def scenario() -> None:
+        kept = keeper(tmp_path)
+        holdings = kept.load()
+        await kept.hand_over()
+        kept.take_back()
+        holdings.add(KEY, 1, LATER, Source.SEEN)
+        await kept.close()
+
+    asyncio.run(scenario())
+    assert once(keeper(tmp_path)).count() == 1

@@ -521,3 +521,84 @@ def test_a_program_that_the_kernel_does_not_take_is_tried_once(run, monkeypatch:
             assert service.floods == 0
 
     run(scenario())
+
+
+def test_what_comes_during_a_pause_is_answered_after_it(run):
+    async def scenario():
+        async with serving(lambda datagram, source, now: datagram.upper()) as service:
+            with client() as sock:
+                assert await ask(sock, b"before", service.addresses[0]) == b"BEFORE"
+                service.pause()
+                service.pause()
+                await asyncio.sleep(0)
+                sock.sendto(b"meanwhile", service.addresses[0])
+                await service.resume()
+                await service.resume()
+                assert await receive(sock) == b"MEANWHILE"
+                assert await ask(sock, b"after", service.addresses[0]) == b"AFTER"
+                assert len(service._streams) == 1
+
+    run(scenario())
+
+
+def test_what_is_being_found_out_is_sent_during_a_pause(run):
+    async def scenario():
+        known = asyncio.Event()
+
+        async def find_out(datagram: bytes) -> bytes:
+            await known.wait()
+            return datagram
+
+        async with serving(lambda datagram, source, now: find_out(datagram)) as service:
+            with client() as sock:
+                sock.sendto(b"x", service.addresses[0])
+                await until(lambda: service.received == 1)
+                service.pause()
+                known.set()
+                assert await receive(sock) == b"x"
+
+    run(scenario())
+
+
+def test_two_services_share_a_socket_and_lose_nothing_when_one_of_them_pauses(run):
+    async def scenario():
+        def answer(datagram: bytes, source: str, now: float) -> bytes:
+            return datagram
+
+        async with serving(answer) as first:
+            shared = first.sockets[0].dup()
+            second = await Service.start([first.addresses[0]], answer, bind=lambda host, port: shared)
+            with client() as sock:
+                for number in range(200):
+                    if number == 100:
+                        first.pause()
+                    assert await ask(sock, b"%d" % number, second.addresses[0]) == b"%d" % number
+            second.close()
+
+    run(scenario())
+
+
+def test_what_comes_while_the_endpoint_is_made_is_answered(run):
+    async def scenario():
+        with client() as sock:
+            listening = module.bind("127.0.0.1", 0)
+            for number in range(20):  # before it is read
+                sock.sendto(b"%d" % number, listening.getsockname())
+            service = await Service.start([("", 0)], lambda datagram, source, now: datagram, bind=lambda host, port: listening)
+            assert {await receive(sock) for _ in range(20)} == {b"%d" % number for number in range(20)}
+            service.close()
+
+    run(scenario())
+
+
+def test_a_sieve_of_who_had_the_socket_before_is_removed(run):
+    async def scenario():
+        listening = module.bind("127.0.0.1", 0)
+        if not sieve.attach(listening, sieve.ICP):
+            pytest.skip("no socket filters here")
+        service = await Service.start([("", 0)], lambda datagram, source, now: datagram, bind=lambda host, port: listening)
+        with client() as sock:
+            assert await ask(sock, b"no ICP", service.addresses[0]) == b"no ICP"
+        service.close()
+
+    run(scenario())

@@ -558,3 +558,18 @@ def test_whatever_happens_changes_alternate_and_states_agree(actions: list[tuple
         assert all((node.share > 0) == (node.state == "up") and node.share <= 1 for node in known.values())
         assert health.next_due(now) >= now
         assert health.version == version
+
+
+def test_what_another_director_knew_to_be_dead_is_dead_and_probed_at_once():
+    health = Health(EXACT, NAMES, 0.0)
+    before = health.version
+    health.adopt({"a": "connection refused", "gone": "whatever"}, 1.0)
+    assert health.version > before
+    states = health.states()
+    assert {name: known.state for name, known in states.items()} == {"a": "dead", "b": "up", "c": "up"}
+    assert (states["a"].share, states["a"].cause) == (0.0, "connection refused")
+    assert "a" in health.due(1.0)
+    assert answer(health, 1.0, "a") == []
+    assert "a" in health.due(1.0 + EXACT.quick_s)
+    (change,) = answer(health, 1.0 + EXACT.quick_s, "a")
+    assert (change.name, change.new) == ("a", "up")

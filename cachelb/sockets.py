@@ -1,0 +1,125 @@
+"""All sockets that a director listens on: bound at its start, before it becomes another user, or taken over from the director
+before it.
+
+A listening socket with clients in its backlog must not be closed and bound anew, for the kernel resets them.  So the very
+sockets go to the next director; which address each is for, it says itself.  Whoever needs one takes it by its address; one
+that nobody has taken when all have started is for an address that is no longer configured, and is closed.
+
+Left out: the way from one director to the next (``takeover``).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from cachelb.listen import Address, CannotListenError, cannot_listen, open_listener, open_listeners, open_shared
+
+if TYPE_CHECKING:
+    from cachelb.config import Config
+
+Place = tuple[str, int]  # IP address, port
+BindUdp = Callable[[str, int], socket.socket]
+
+
+class Sockets:
+    """Those that nobody has taken yet."""
+
+    def __init__(self, bind_udp: BindUdp, inherited: Iterable[socket.socket] = ()) -> None:
+        """Begin with what was taken over, which may be nothing.
+
+        Args:
+            bind_udp: Makes what is missing.
+        """
+        self._bind_udp = bind_udp
+        self._tcp: dict[Place, list[socket.socket]] = {}
+        self._udp: dict[Place, socket.socket] = {}
+        for sock in inherited:
+            host, port = sock.getsockname()[:2]
+            if sock.type == socket.SOCK_DGRAM:
+                self._udp[host, port] = sock
+            else:
+                self._tcp.setdefault((host, port), []).append(sock)
+
+    def bind(self, config: Config, workers: int) -> None:
+        """Have every socket that the configuration asks for.
+
+        Raises:
+            CannotListenError: One is not to be had; none is held.
+        """
+        listen = config.listen
+        try:
+            for address in listen.http:
+                self._tcp[address.host, address.port] = self._http(address, workers)
+            for address in listen.admin:
+                if (address.host, address.port) not in self._tcp:
+                    self._tcp[address.host, address.port] = [open_listener(address)]
+            for address in (*listen.icp, *listen.htcp, *listen.store_log):
+                self._bind_one(address)
+        except CannotListenError:
+            self.close()
+            raise
+        for node in config.node:
+            for address in node.store_log:
+                try:
+                    self._bind_one(address)
+                except CannotListenError:
+                    pass  # who takes it tries again and tells: a node's own place stops nobody
+
+    def _http(self, address: Address, count: int) -> list[socket.socket]:
+        had = self._tcp.get((address.host, address.port))
+        if had is None:
+            return open_listeners(address, count)
+        try:  # as root for a low port, the first director had rights that this one does not have
+            return [*had, *open_shared(address, count - len(had))]
+        except OSError:
+            return had
+
+    def _bind_one(self, address: Address) -> None:
+        place = address.host, address.port
+        if place not in self._udp:
+            try:
+                self._udp[place] = self._bind_udp(*place)
+            except OSError as exc:
+                raise cannot_listen(address, exc, "u") from exc
+
+    # -- for who needs one
+
+    def http(self, addresses: Sequence[Address], workers: int) -> list[list[socket.socket]]:
+        """For each worker its listening sockets.
+
+        Every one is somebody's: what is left when each worker has one is everybody's; where there are too few, workers share.
+        """
+        spread: list[list[socket.socket]] = [[] for _ in range(workers)]
+        for address in addresses:
+            sockets = self._tcp.pop((address.host, address.port))
+            for number, own in enumerate(spread):
+                own.append(sockets[number] if number < len(sockets) else sockets[number % len(sockets)].dup())
+                own += [sock if number == 0 else sock.dup() for sock in sockets[workers:]]
+        return spread
+
+    def admin(self, address: Address) -> socket.socket:
+        """The listening socket of an admin address.
+
+        Raises:
+            CannotListenError: It was not bound, and is not to be had.
+        """
+        found = self._tcp.pop((address.host, address.port), None)
+        return found[0] if found else open_listener(address)
+
+    def udp(self, host: str, port: int) -> socket.socket:
+        """A UDP socket: what was bound or taken over, else a new one.
+
+        Raises:
+            OSError: It is not to be had.
+        """
+        found = self._udp.pop((host, port), None)
+        return self._bind_udp(host, port) if found is None else found
+
+    def close(self) -> None:
+        """Close what nobody has taken."""
+        for sock in (*(sock for sockets in self._tcp.values() for sock in sockets), *self._udp.values()):
+            sock.close()
+        self._tcp.clear()
+        self._udp.clear()
