@@ -372,15 +372,15 @@ class Engine:
             self.origins.expire(now)
         if self._ticks % 50 == 0:
             self.learned.expire(now)
-        self._write_counters()
+        self._write_counters(self._ticks)
         self.reports.tick(now)
 
-    def _write_counters(self) -> None:
+    def _write_counters(self, turn: int | None = None) -> None:
         farm = self.farm
         farm[FARM_INDEX["clients_open"]] = len(self.clients)
         farm[FARM_INDEX["learned_urls"]], farm[FARM_INDEX["learned_segments"]] = self.learned.sizes()
         self.block[: len(farm)] = memoryview(array.array("Q", farm))
-        self.fleet.write_counters()
+        self.fleet.write_counters(turn)
 
     def _close(self) -> None:
         if self._ticker is not None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cachelb.config import Config
     from cachelb.snapshot import NodeView, Snapshot
 
+# Copying takes 4 us a node: with 1,000 nodes, five times a second, 2 % of a core (2026-11).  So they take turns.
+FEW, TURNS = 64, 5
 IDLE_LEAST = 8  # connections that a worker may keep to a node, where that many are allowed at all
 SPREAD = 3  # nodes offered for a request that is not hashed: as many as are tried (attempts.TARGETS_MAX)
 
@@ -115,9 +117,10 @@ class Fleet:
         for target in self.targets:
             target.expire(now)
 
-    def write_counters(self) -> None:
-        """Copy the nodes' counters into the shared block."""
-        for target in self.targets:
+    def write_counters(self, turn: int | None = None) -> None:
+        """Copy the nodes' counters into the shared block; with a ``turn``, where there are many, of a fifth of them."""
+        every = TURNS if turn is not None and len(self.targets) > FEW else 1
+        for target in self.targets[(turn or 0) % every :: every]:
             self._write(target)
         for target in list(self._leaving.values()):
             self._write(target)

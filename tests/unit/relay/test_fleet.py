@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from cachelb.config import Config
-from cachelb.counters import BLOCK_BYTES, NODE_INDEX, node_offset
+from cachelb.counters import BLOCK_BYTES, NODE_INDEX, node_offset, read_node
 from cachelb.relay.fleet import Fleet
 from cachelb.relay.upstream import Link
 from cachelb.snapshot import NodeView, Snapshot
@@ -206,3 +206,14 @@ def test_limits_are_those_of_the_configuration(fleet):
     config = Config.model_validate({"limits": {"idle_per_node": 3}, "timeouts": {"node_keep_alive_s": 7.0}})
     place(fleet, view("a"), config=config)
     assert (fleet.targets[0].idle_max, fleet.targets[0].keep_s) == (3, 7.0)
+
+
+def test_many_nodes_take_turns_to_be_written(fleet):
+    place(fleet, *(view(f"n{i}", i) for i in range(100)))
+    for target in fleet.targets:
+        target.counts[NODE_INDEX["requests"]] = 7
+    fleet.write_counters(0)
+    fleet.write_counters(6)
+    assert sum(read_node([fleet.block], i)["requests"] for i in range(100)) == 7 * 40
+    fleet.write_counters()
+    assert sum(read_node([fleet.block], i)["requests"] for i in range(100)) == 7 * 100
