@@ -11,6 +11,7 @@ import tempfile
 import threading
 import tomllib
 import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -338,6 +339,15 @@ def test_a_hostile_url_is_a_text(farm: Farm, visit: Callable[..., Page]):
     assert "\u202e" not in page.run("document.body.textContent")
     assert page.run("document.querySelectorAll('main script, main img').length") == 0
     assert "taken" not in page.run("document.title")
+
+
+def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(farm: Farm):
+    for path in ("/", "/page/page.js", "/page/page.css"):
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(farm.url + path, timeout=10) as answer:
+            policy = dict(rule.split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split("; "))
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
 
 
 @needs_browser
