@@ -142,6 +142,7 @@ class AdminServer:
             authorization=fields.get("Authorization", ""),
             fetch_site=fields.get("Sec-Fetch-Site", ""),
             changes=request.method not in ("GET", "HEAD", "OPTIONS"),
+            page=request.match_info.handler == self._page,
         )
 
     async def _page(self, request: web.Request) -> web.StreamResponse:

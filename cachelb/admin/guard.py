@@ -31,7 +31,8 @@ class Asked(NamedTuple):
     """What matters of a request.
 
     peer: the client's address; "" for the Unix socket.  host, origin, authorization: the fields, "" where there is none.
-    fetch_site: Sec-Fetch-Site.  changes: whether it would change something.
+    fetch_site: Sec-Fetch-Site.  changes: whether it would change something.  page: whether it is for a file of the web
+    page, which tells nothing of the farm.
     """
 
     peer: str
@@ -40,6 +41,7 @@ class Asked(NamedTuple):
     authorization: str
     fetch_site: str
     changes: bool
+    page: bool = False
 
 
 def judge(asked: Asked, token: str, names: Collection[str]) -> Refusal | None:
@@ -55,6 +57,8 @@ def judge(asked: Asked, token: str, names: Collection[str]) -> Refusal | None:
     if loopback and not _is_ours(asked.host, names):
         shown = asked.host[:80] or "nothing"
         return Refusal(421, f"Host is {shown!r}: an address, localhost or one of [admin] names is expected from loopback")
+    if asked.page and not asked.changes:
+        return None  # a browser that goes to a page can send no token, and may have come by a link; the page asks for the token
     if asked.origin and asked.origin.rpartition("://")[2].lower() != asked.host.lower():
         return Refusal(403, f"a page of {asked.origin[:80]!r} has sent this, not one of this director's")
     if asked.fetch_site in ("cross-site", "same-site"):

@@ -11,8 +11,10 @@ from cachelb.admin.guard import Asked, is_loopback, judge, read_token
 TOKEN = "0123456789abcdef"
 
 
-def asked(peer: str = "127.0.0.1", host: str = "127.0.0.1:3180", changes: bool = False, **more: str) -> Asked:
-    return Asked(peer, host, more.get("origin", ""), more.get("authorization", ""), more.get("fetch_site", ""), changes)
+def asked(
+    peer: str = "127.0.0.1", host: str = "127.0.0.1:3180", changes: bool = False, page: bool = False, **more: str
+) -> Asked:
+    return Asked(peer, host, more.get("origin", ""), more.get("authorization", ""), more.get("fetch_site", ""), changes, page)
 
 
 def status(request: Asked, token: str = TOKEN, names: tuple[str, ...] = ()) -> int:
@@ -53,6 +55,10 @@ RIGHT = f"Bearer {TOKEN}"
         (asked(fetch_site="none"), 200),
         (asked(fetch_site="cross-site"), 403),
         (asked(fetch_site="same-site"), 403),
+        (asked("10.0.0.1", "director:3180", page=True), 200),  # it is what asks for the token
+        (asked(fetch_site="cross-site", page=True), 200),  # a link to it
+        (asked(host="evil.example", page=True), 421),
+        (asked("10.0.0.1", "director:3180", page=True, changes=True), 401),
     ],
 )
 def test_each_is_judged_by_where_it_comes_from_and_what_it_wants(request_: Asked, expected: int):
