@@ -85,13 +85,13 @@ def _once(admin: Admin, options: argparse.Namespace) -> int:
 
 
 def _watch(admin: Admin, options: argparse.Namespace) -> int:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):  # textual draws on stderr
         return _fail("--watch needs a terminal; without --watch one screen is printed", USAGE, options)
     from .watch import Watch  # it takes a third of a second to import, which one screen should not wait for
 
     app = Watch(Poller(admin, time.monotonic), options.watch, options.sort, options.reverse)
     app.run()
-    return app.return_code or app.exit_status
+    return app.return_code or WELL
 
 
 def _fail(text: str, status: int, options: argparse.Namespace) -> int:

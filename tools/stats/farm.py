@@ -17,7 +17,11 @@ NODE_ERRORS = ("connect_failures", "resets", "timeouts", "bad_responses")
 
 @dataclass(frozen=True)
 class Answers:
-    """What was asked for; None: no answer.  missing: why, by name of the question.  age_s: since the status was read."""
+    """What was asked for; None: no answer.
+
+    missing: why, by name of the question.  age_s: since the status was read;
+    problem: why it was not read since, "" if it was.
+    """
 
     status: Mapping[str, Any]
     history: Mapping[str, Any] | None = None
@@ -27,6 +31,7 @@ class Answers:
     before: Mapping[str, Any] | None = None  # an earlier status
     age_s: float = 0.0
     where: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)

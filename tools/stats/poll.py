@@ -13,6 +13,7 @@ from .farm import Answers, Farm, listed, read
 
 MANY = 64  # nodes; of more a shorter history is asked for
 HISTORY_S, SHORT_HISTORY_S = 300, 60
+HOT_MINUTES = 2  # what is hot now, not what was
 EXTRAS_EVERY_S = 2.0  # hot URLs, history and events change more slowly than rates do
 
 
@@ -50,7 +51,11 @@ class Poller:
     def _ask_for_the_rest(self, hot: int, nodes: int) -> None:
         seconds = HISTORY_S if nodes <= MANY else SHORT_HISTORY_S
         self._missing = {}
-        questions: dict[str, dict[str, Any]] = {"history": {"seconds": seconds, "nodes": "*"}, "hot": {"limit": max(1, hot)}, "events": {}}
+        questions: dict[str, dict[str, Any]] = {
+            "history": {"seconds": seconds, "nodes": "*"},
+            "hot": {"limit": max(1, hot), "minutes": HOT_MINUTES},
+            "events": {},
+        }
         for name, query in questions.items():
             if self._missing:
                 break  # it is late: whoever waits for the verdict should not wait for all of them
@@ -73,5 +78,6 @@ class Poller:
                 self._before,
                 age_s,
                 self.admin.where,
+                self.problem,
             )
         )

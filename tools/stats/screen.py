@@ -16,7 +16,7 @@ from rich.text import Text
 from .farm import Farm, Node, listed, number, of
 from .table import MARKS, PLAIN_MARKS, STYLES, lay_out, order, row, titles
 from .units import BARS, PLAIN_BARS, age, clean, count, fit, grouped, middle, millis, percent, right, size, sparkline
-from .verdict import BAD, Finding, Verdict, grouped_findings
+from .verdict import BAD, NOTE, Finding, Verdict, grouped_findings
 
 TROUBLES, NOTES, ROWS, HOT, EVENTS = 6, 4, 12, 5, 3
 TREND = 12
@@ -106,9 +106,9 @@ def _finding(finding: Finding, look: Look) -> list[Text]:
         if at:
             lines.append(Text("    "))
         lines[-1].append(piece, style=STYLES[finding.level] if finding.level == BAD else "")
-    if finding.look:
+    if finding.look and finding.level != NOTE:
         for at, piece in enumerate(_wrapped(f"look at: {clean(finding.look)}", look.width - 6)):
-            lines.append(Text(("      " if not at else "        ")[: 6 + 2 * bool(at)] + piece, style="dim"))
+            lines.append(Text(("        " if at else "      ") + piece, style="dim"))
     return [_cut(line, look) for line in lines]
 
 
@@ -124,13 +124,12 @@ def figures(farm: Farm, look: Look) -> list[Text]:
         (
             "farm",
             [
-                f"{count(requests)} req/s {sparkline(farm.trend.get('requests_per_s', ()), TREND, look.bars)}".rstrip(),
+                f"{count(requests)} req/s",
                 f"hit {percent(now.hit_ratio)} %",
                 f"{size(now.bytes)}B/s",
                 f"p50 {millis(now.p50_ms)}",
                 f"p99 {millis(now.p99_ms)}",
-                f"{count(now.errors)} errors/s",
-                f"{count(farm.in_flight)} in flight",
+                f"{count(now.errors)} err/s",
             ],
         ),
         (
@@ -139,16 +138,17 @@ def figures(farm: Farm, look: Look) -> list[Text]:
                 f"bypass {count(rates('bypassed_per_s'))}/s{busy}",
                 f"refused {count(rates('refused_per_s'))}/s",
                 f"retries {count(rates('retries_per_s'))}/s",
-                f"{count(number(of(status, 'farm'), 'clients_open'))} clients open",
+                f"{count(farm.in_flight)} in flight",
+                f"{count(number(of(status, 'farm'), 'clients_open'))} clients",
             ],
         ),
         ("peers", [*_peers(farm), *_digest(farm, digest, index)]),
         ("inside", _inside(farm)),
     ]
-    lines = []
-    for name, cells in rows:
-        lines += _packed(name, [cell for cell in cells if cell], look)
-    return lines
+    room = min(TREND, look.width - 8 - 1 - sum(2 + cell_len(cell) for cell in rows[0][1]) + 2)
+    if room >= TREND // 2:
+        rows[0][1][0] += f" {sparkline(farm.trend.get('requests_per_s', ()), room, look.bars)}"
+    return [line for name, cells in rows for line in _packed(name, cells, look)]
 
 
 def _peers(farm: Farm) -> Iterator[str]:
@@ -253,9 +253,10 @@ def events(farm: Farm, look: Look, most: int = EVENTS) -> list[Text]:
     if not loud:
         return []
     lines = [Text("lately", style="bold")]
-    for event in reversed(loud):
-        ago = age(max(0.0, now - (number(event, "at") or now)))
-        lines.append(Text(fit(f"  {right(ago, 11)} ago  {event.get('text', '')}", look.width, look.more).rstrip()))
+    ages = [age(max(0.0, now - (number(event, "at") or now))) for event in loud]
+    width = max(map(len, ages))
+    for event, ago in zip(reversed(loud), reversed(ages), strict=True):
+        lines.append(Text(fit(f"  {right(ago, width)} ago: {event.get('text', '')}", look.width, look.more).rstrip()))
     return lines
 
 
@@ -263,8 +264,8 @@ def _packed(name: str, cells: Sequence[str], look: Look) -> list[Text]:
     """Cells with room between them, on as many lines as they need."""
     lines: list[Text] = []
     for cell in cells:
-        if lines and lines[-1].cell_len + 3 + cell_len(cell) <= look.width:
-            lines[-1].append(f" {look.dot} ", style="dim").append(cell)
+        if lines and lines[-1].cell_len + 2 + cell_len(cell) <= look.width:
+            lines[-1].append(f"  {cell}")
         else:
             lines.append(Text(fit("" if lines else name, 8), style="bold").append(cell, style="not bold"))
     return [_cut(line, look) for line in lines]

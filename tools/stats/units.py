@@ -7,6 +7,7 @@ might obey is never written as it came.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from rich.cells import cell_len, set_cell_size
 
@@ -141,4 +142,4 @@ def _parts(values: Sequence[float | None], width: int) -> list[Sequence[float | 
     if len(values) <= width:
         return [values[i : i + 1] for i in range(len(values))]
     edges = [len(values) * i // width for i in range(width + 1)]
-    return [values[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [values[a:b] for a, b in pairwise(edges)]

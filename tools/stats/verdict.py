@@ -1,4 +1,4 @@
-"""Is it well?  If not: what is wrong, how bad, and where to look.  The rules, each with its limits, and nothing of how it is shown.
+"""Is it well?  If not: what is wrong, how bad, and where to look.  The rules, each with its limits, not how it is shown.
 
 Pure.  Nodes are compared with one another, for they share one load: what is the same on all of them is the traffic's or the
 origins' doing, and is said of the farm.  Rates are those of the last half minute where the history has it.
@@ -23,12 +23,12 @@ ERRORS_PART = 0.01  # of requests
 ERRORS_BAD_PART = 0.1
 ERRORS_PER_S = 0.2  # fewer are chance
 STUCK_IN_FLIGHT, STUCK_TIMES = 20, 5.0
+HUNG_IN_FLIGHT = 3
 HIT_POINTS = 0.25  # below the others
 BUSY_PER_S = 5.0  # a ratio of fewer requests says little
 BYPASS_PART, REFUSED_PART, RETRIES_PART = 0.5, 0.1, 0.05
 HOT_PART = 0.2
 LAG_MS = 100.0
-STALE_S = 5.0
 FEW = 3  # so many nodes with the same trouble are listed, more are one finding
 
 
@@ -115,8 +115,8 @@ _PLURAL = {
 
 def _director(farm: Farm) -> Iterator[Finding]:
     status, age_s = farm.status, farm.answers.age_s
-    if age_s > STALE_S:
-        yield Finding(BAD, "stale", f"the director does not answer: what is shown is {age(age_s)} old", "the director's log, ps")
+    if problem := farm.answers.problem:
+        yield Finding(BAD, "stale", f"no answer; what is shown is {age(age_s)} old. {problem}")
     state = status.get("state")
     if state == "draining":
         yield Finding(WARN, "director", "the director is stopping: it takes no new clients and finishes what runs")
@@ -157,7 +157,7 @@ def _serving(farm: Farm) -> Iterator[Finding]:
         if last:
             yield Finding(WARN, "farm", "no node is up: those that drain still serve, as the last resort")
         else:
-            yield Finding(BAD, "farm", "no node can serve: what may, goes around the farm; nothing is cached", "the nodes' Squids")
+            yield Finding(BAD, "farm", "no node can serve: what may, goes around the farm", "the nodes' Squids")
         return
     icp = of(of(farm.status, "onecache"), "icp")
     speaks = any(listener.get("kind") in ("icp", "htcp") for listener in listed(farm.status, "listeners"))
@@ -177,7 +177,7 @@ def _traffic(farm: Farm) -> Iterator[Finding]:
     bypassed = _recent(farm, "bypassed_per_s", farm.rate("bypassed_per_s"))
     if bypassed >= BYPASS_PART * requests:
         text = f"{_part(bypassed, requests)} of all requests go around the farm{_why_bypassed(farm)}"
-        yield Finding(WARN, "bypass", text, "cachelb-stats: hot list, bypassed; cachelb explain URL")
+        yield Finding(WARN, "bypass", text, "the hot URLs marked (around); cachelb explain URL")
     refused = _recent(farm, "refused_per_s", farm.rate("refused_per_s"))
     if refused >= REFUSED_PART * requests:
         text = f"{_part(refused, requests)} of all requests are refused ({refused:.1f}/s)"
@@ -209,7 +209,7 @@ def _stores(farm: Farm) -> Iterator[Finding]:
     index = of(one, "index")
     keys, limit = number(index, "keys"), number(index, "keys_limit")
     if keys and limit and keys >= 0.98 * limit:
-        yield Finding(WARN, "index", f"the index is full ({grouped(keys)} keys): what peers are told is incomplete", "docs/peers.md")
+        yield Finding(WARN, "index", f"the index is full ({grouped(keys)} keys): peers are not told of all", "docs/peers.md")
     dropped = number(of(farm.status, "farm"), "log_dropped")
     if dropped:
         text = f"{grouped(dropped)} lines of the access log were lost since the director began"
@@ -222,7 +222,7 @@ def _stores(farm: Farm) -> Iterator[Finding]:
 def _dead(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
     if node.state == "dead":
         text = f"{node.name} is dead for {age(node.since_s)}: {node.cause or 'no cause is known'}"
-        yield Finding(BAD, "dead", text, f"the Squid at {node.place}: its cache.log, is it stopped or out of disk?", node.name)
+        yield Finding(BAD, "dead", text, f"the Squid at {node.place}: cache.log; is it stopped, full?", node.name)
     elif node.state not in ("up", "drain", "down"):
         yield Finding(WARN, "dead", f"{node.name}: state {node.state!r} is not known here", "a newer director?", node.name)
 
@@ -240,6 +240,10 @@ def _failing(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
 def _stuck(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
     usual = median([other.in_flight for other in others]) if others else 0.0
     done = known(node.lately.requests, 0.0)
+    if node.is_in_service and node.in_flight >= HUNG_IN_FLIGHT and done >= BUSY_PER_S and node.now.p50_ms is None:
+        text = f"{node.name} has {node.in_flight} requests in flight and has ended none in the last second: does it hang?"
+        yield Finding(WARN, "stuck", text, f"the Squid at {node.place}: top, iostat; health will tell in seconds", node.name)
+        return
     if not node.is_in_service or node.in_flight < max(STUCK_IN_FLIGHT, STUCK_TIMES * usual):
         return
     if node.in_flight < done and not others:
