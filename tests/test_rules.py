@@ -68,6 +68,12 @@ PURE = (
     "icp/guard.py",
     "icp/htcp.py",
     "icp/packet.py",
+    "tools/stats/farm.py",
+    "tools/stats/records.py",
+    "tools/stats/screen.py",
+    "tools/stats/table.py",
+    "tools/stats/units.py",
+    "tools/stats/verdict.py",
 )
 IMPURE_IMPORTS = {
     *("asyncio", "concurrent", "fcntl", "logging", "mmap", "multiprocessing", "os", "random", "secrets", "select"),
@@ -88,7 +94,9 @@ DOORS = {
     "pydantic_core": ("cachelb/config.py",),
     "pyroute2": ("cachelb/hostnet.py",),
     "mypyc": ("tools/compile.py",),
+    "rich": ("tools/stats/",),
     "setuptools": ("tools/compile.py",),
+    "textual": ("tools/stats/dialogs.py", "tools/stats/watch.py"),
     "uvloop": ("cachelb/supervisor.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
     "zstandard": ("cachelb/simulate/source.py",),
 }

@@ -111,9 +111,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     description, _, epilog = (__doc__ or "").partition("\n\n")
-    parser = _Parser("cachelb-stats", description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("cachelb-stats", description=description, epilog=epilog, formatter_class=raw)
     where = os.environ.get("CACHELB_ADMIN") or DEFAULT
-    parser.add_argument("--admin", default=where, metavar="WHERE", help=f"host:port, URL or Unix socket; $CACHELB_ADMIN ({where})")
+    parser.add_argument("--admin", default=where, metavar="WHERE", help=f"host:port or Unix socket; $CACHELB_ADMIN ({where})")
     token = os.environ.get("CACHELB_TOKEN_FILE") or ""
     parser.add_argument("--token-file", default=token, metavar="FILE", help="what [admin] token_file names; $CACHELB_TOKEN_FILE")
     how = parser.add_mutually_exclusive_group()

@@ -91,8 +91,8 @@ class Admin:
         if isinstance(problem, TimeoutError):
             if is_connected:
                 return (
-                    f"{self.where} accepts connections, but has not answered for {self.timeout_s:g} s: the supervisor hangs or is "
-                    "overloaded. The workers are processes of their own and may still serve. See the director's log, and ps"
+                    f"{self.where} accepts connections, but has not answered for {self.timeout_s:g} s: the supervisor hangs or "
+                    "is overloaded. The workers are processes of their own and may still serve. See the director's log, and ps"
                 )
             return f"{self.where} cannot be reached within {self.timeout_s:g} s: is the machine up, does a firewall drop this?"
         if isinstance(problem, FileNotFoundError):
@@ -134,7 +134,7 @@ def _place(where: str) -> tuple[str, str, int]:
     if where.startswith("unix:") or "/" in where.removeprefix("http://").rstrip("/"):
         path = where.removeprefix("unix:").removeprefix("//")
         if path.startswith(("http://", "https://")):
-            raise Bad(f"--admin {where}: host:port, http://host:port or the path of a Unix socket; without a path behind the port")
+            raise Bad(f"--admin {where}: host:port, http://host:port or the path of a Unix socket; nothing behind the port")
         if len(path.encode()) > 107:
             raise Bad(f"--admin {where}: longer than the path of a Unix socket can be")
         return path, "", 0

@@ -33,18 +33,11 @@ open   requests in flight; trend: requests per second in the last minutes
 Draining needs the token (--token-file), or the director's Unix socket (--admin PATH).
 docs/stats.md says what each verdict means."""
 KINDS = ("urls_by_requests", "urls_by_bytes", "hosts_by_requests", "hosts_by_bytes")
-STYLE = """
-    { align: center middle; }
-    #box { width: 90%; max-width: 110; height: auto; max-height: 90%; border: round $primary; padding: 0 1;
-           background: $surface; }
-    #text { height: auto; }
-"""
 
 
 class Window(ModalScreen[Any]):
     """A box that Esc closes."""
 
-    CSS = f"Window {STYLE.strip()}".replace("\n    #", "\n    Window #")
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "close")]
 
     def box(self, text: str | Text) -> VerticalScroll:
@@ -131,7 +124,6 @@ class Explain(Window):
                 yield Static("Which URL?  Enter asks, Esc goes back.", id="text", markup=False)
 
     def on_mount(self) -> None:
-        self.query_one("#box").styles.height = "80%"
         self.query_one(Input).focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -143,9 +135,7 @@ class Explain(Window):
     def _ask(self, url: str) -> None:
         try:
             text = explained(self.admin.get("/explain", url=url))
-        except Refused as problem:
-            text = Text(f"✖ {problem}", style="bold red")
-        except Down as problem:
+        except (Down, Refused) as problem:
             text = Text(f"✖ {problem}", style="bold red")
         self.app.call_from_thread(self.say, text)
 

@@ -231,7 +231,8 @@ def hot(farm: Farm, look: Look, kind: str = "urls_by_requests") -> list[Text]:
         amount = (number(entry, "bytes" if by_bytes else "requests") or 0.0) / window
         is_hot = (part or 0.0) >= 0.2
         line = (
-            f"{look.mark('note') if is_hot else ' '} {right(percent(part), 5)} {right(size(amount) if by_bytes else count(amount), 5)}"
+            f"{look.mark(NOTE) if is_hot else ' '} {right(percent(part), 5)}"
+            f" {right(size(amount) if by_bytes else count(amount), 5)}"
             f" {right(percent(number(entry, 'hit_ratio')), 4)} {fit(name, owner, look.more)} "
         )
         line += middle(str(entry.get("name", "?")), max(8, room), look.more)

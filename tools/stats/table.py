@@ -73,7 +73,7 @@ def order(nodes: Sequence[Node], verdict: Verdict, by: str = "worst", is_reverse
     column = BY_NAME[by]
     there = [node for node in nodes if column.key(node) is not None]
     rest = [node for node in nodes if column.key(node) is None]
-    return sorted(there, key=column.key, reverse=column.down != is_reversed) + rest  # type: ignore[arg-type,return-value]
+    return sorted(there, key=column.key, reverse=column.down != is_reversed) + rest  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from .units import age, grouped, millis, percent
 BAD, WARN, NOTE = "bad", "warn", "note"
 LEVELS = (BAD, WARN, NOTE)
 
-SLOW_TIMES = 4.0  # the others' median
-SLOW_P50_MS, SLOW_P99_MS = 50.0, 1000.0  # below that nobody is paged
+SLOW_P50_MS, SLOW_P50_TIMES = 50.0, 4.0  # at least, and so many times the others' median
+SLOW_P99_MS, SLOW_P99_TIMES = 250.0, 8.0  # one slow origin makes a tail, too, but on all nodes
 SLOW_ALONE_MS = 2000.0  # the median, where there is nobody to compare with
 ERRORS_PART = 0.01  # of requests
 ERRORS_BAD_PART = 0.1
@@ -255,16 +255,16 @@ def _stuck(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
 def _slow(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
     if not node.is_in_service:
         return
-    for name, floor, mine, theirs in (
-        ("p50", SLOW_P50_MS, node.lately.p50_ms, [other.lately.p50_ms for other in others]),
-        ("p99", SLOW_P99_MS, node.lately.p99_ms, [other.lately.p99_ms for other in others]),
+    for name, floor, times, mine, theirs in (
+        ("p50", SLOW_P50_MS, SLOW_P50_TIMES, node.lately.p50_ms, [other.lately.p50_ms for other in others]),
+        ("p99", SLOW_P99_MS, SLOW_P99_TIMES, node.lately.p99_ms, [other.lately.p99_ms for other in others]),
     ):
         usual = [value for value in theirs if value is not None]
         if mine is None or (not usual and (name != "p50" or mine < SLOW_ALONE_MS)):
             continue
         if not usual:
             text = f"{node.name} is slow: half its answers take more than {millis(mine)}"
-        elif mine >= floor and mine >= SLOW_TIMES * median(usual):
+        elif mine >= floor and mine >= times * median(usual):
             text = f"{node.name} is slow: {name} {millis(mine)}, the others {millis(median(usual))}"
         else:
             continue

@@ -21,7 +21,7 @@ from .dialogs import Confirm, Explain, Help, HotList
 from .farm import Farm, Node
 from .poll import Poller
 from .screen import Look, events, figures, hot, top
-from .table import ORDERS, STYLES, lay_out, order, row, titles
+from .table import BY_NAME, ORDERS, STYLES, lay_out, order, row, titles
 from .units import percent
 from .verdict import Verdict, judge
 
@@ -38,17 +38,22 @@ class Watch(App[None]):
     #nodes { height: 1fr; min-height: 3; border: none; padding: 0; background: $background; }
     #nodes > .option-list--option { padding: 0; }
     #bottom { height: auto; max-height: 40%; }
+    Window { align: center middle; }
+    Window #box { width: 94%; max-width: 110; height: auto; max-height: 90%; padding: 0 1; border: round $primary;
+                  background: $surface; }
+    Window #text { height: auto; }
+    Explain #box { height: 80%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "help"),
         Binding("s,right", "sort(1)", "sort"),
         Binding("S,left", "sort(-1)", "sort back", show=False),
-        Binding("r", "turn", "reverse"),
+        Binding("r", "turn", "reverse", show=False),
         Binding("d", "steer('drain')", "drain"),
         Binding("u", "steer('up')", "undrain"),
         Binding("h", "hot", "hot"),
         Binding("e", "explain", "explain"),
-        Binding("space", "pause", "pause"),
+        Binding("space", "pause", "pause", show=False),
         Binding("q", "quit", "quit"),
     ]
     ENABLE_COMMAND_PALETTE = False
@@ -84,6 +89,7 @@ class Watch(App[None]):
             self.run_worker(self._ask, thread=True, group="look")
 
     def _ask(self) -> None:
+        farm: Farm | None
         try:
             farm = self.poller.farm(HOT_KEPT)
         except (Down, Refused):
@@ -118,8 +124,7 @@ class Watch(App[None]):
     def _draw_nodes(self, farm: Farm, verdict: Verdict, width: int) -> None:
         nodes = order(farm.nodes, verdict, self.by, self.is_reversed)
         layout = lay_out(max(20, width - 2), nodes)  # two for the scroll bar
-        by = f"   by {self.by}{', reversed' if self.is_reversed else ''}"
-        self.query_one("#titles", Static).update(Text(titles(layout), style="bold").append(by, style="dim"))
+        self.query_one("#titles", Static).update(Text(titles(layout), style="bold"))
         lines = {node.name: _row(layout, node, verdict) for node in nodes}
         table = self.query_one("#nodes", OptionList)
         if [option.id for option in table.options] == [_id(name) for name in lines]:
@@ -146,10 +151,16 @@ class Watch(App[None]):
 
     def action_sort(self, step: int) -> None:
         self.by = ORDERS[(ORDERS.index(self.by) + step) % len(ORDERS)]
-        self.draw()
+        self._say_order()
 
     def action_turn(self) -> None:
         self.is_reversed = not self.is_reversed
+        self._say_order()
+
+    def _say_order(self) -> None:
+        self.clear_notifications()
+        title = BY_NAME[self.by].title if self.by in BY_NAME else "worst first"
+        self.notify(f"by {title}{', reversed' if self.is_reversed else ''}", timeout=2, markup=False)
         self.draw()
 
     def action_pause(self) -> None:
@@ -187,7 +198,8 @@ class Watch(App[None]):
         try:
             self.poller.admin.set_state(name, state)
         except (Down, Refused) as problem:
-            hint = "" if self.poller.admin.token or self.poller.admin.path else "  (start me with --token-file)"
+            is_missing = isinstance(problem, Refused) and problem.status == 401 and not self.poller.admin.token
+            hint = " (start me with --token-file)" if is_missing else ""
             self._say(f"{name} is as it was: {problem}{hint}", "error", 15)
         else:
             self._say(f"{name} is {done}", "information", 5)
