@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from .farm import Node
 from .units import BARS, clean, count, fit, millis, percent, right, size, sparkline
-from .verdict import BAD, LEVELS, NOTE, WARN, Verdict
+from .verdict import BAD, NOTE, WARN, Verdict
 
 NAME_MIN, NAME_MAX = 8, 24
 TREND_MIN, TREND_MAX = 6, 30
@@ -67,8 +67,9 @@ ORDERS = ("worst", *BY_NAME)
 def order(nodes: Sequence[Node], verdict: Verdict, by: str = "worst", is_reversed: bool = False) -> list[Node]:
     """The nodes as they are to be shown."""
     if by == "worst":
-        rank = {level: at for at, level in enumerate((*LEVELS, ""))}
-        found = sorted(nodes, key=lambda node: (rank[verdict.of_node(node.name)], -(node.now.requests or 0.0)))
+        rank = {finding.node: at for at, finding in reversed(list(enumerate(verdict.findings)))}
+        last = len(verdict.findings)
+        found = sorted(nodes, key=lambda node: (rank.get(node.name, last), -(node.now.requests or 0.0)))
         return found[::-1] if is_reversed else found
     column = BY_NAME[by]
     there = [node for node in nodes if column.key(node) is not None]

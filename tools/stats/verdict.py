@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 
 from .farm import Farm, Node, known, listed, number, of
@@ -61,9 +62,13 @@ class Verdict:
     def is_well(self) -> bool:
         return not self.troubles
 
+    @cached_property
+    def _levels(self) -> dict[str, str]:
+        return {finding.node: finding.level for finding in reversed(self.findings)}  # the worst comes last
+
     def of_node(self, name: str) -> str:
         """The worst level of what is said of a node; "" if nothing is."""
-        return min((finding.level for finding in self.findings if finding.node == name), key=LEVELS.index, default="")
+        return self._levels.get(name, "")
 
     def words(self) -> str:
         """The first line."""
@@ -80,6 +85,8 @@ def judge(farm: Farm) -> Verdict:
     for node in farm.nodes:
         others = [other for other in busy if other is not node]
         found += [finding for rule in _NODE_RULES for finding in rule(node, others)]
+    if any(finding.kind == "errors" and finding.node for finding in found):
+        found = [finding for finding in found if finding.kind != "retries"]  # they follow from it
     return Verdict(tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level))))
 
 
@@ -185,7 +192,7 @@ def _traffic(farm: Farm) -> Iterator[Finding]:
     retries = farm.rate("retries_per_s") or 0.0
     if retries >= RETRIES_PART * requests:
         text = f"{_part(retries, requests)} of requests are tried again on another connection or node"
-        yield Finding(WARN, "retries", text, "the nodes' errors above")
+        yield Finding(WARN, "retries", text, "err/s of the nodes")
 
 
 def _hot(farm: Farm) -> Iterator[Finding]:

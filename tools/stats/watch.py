@@ -26,18 +26,19 @@ from .units import percent
 from .verdict import Verdict, judge
 
 HOT_KEPT = 50  # for the hot list; the screen shows a few of them
-LOW = 30  # lines; below, the hot URLs get fewer of them
+FRAME_LINES = 3  # a blank line, the titles and the keys
+SEEN_NODES = 4
 
 
 class Watch(App[None]):
     """The live screen of one director."""
 
     CSS = """
-    #top { height: auto; max-height: 60%; }
+    #top { height: auto; }
     #titles { height: 1; margin-top: 1; }
     #nodes { height: 1fr; min-height: 3; border: none; padding: 0; background: $background; }
     #nodes > .option-list--option { padding: 0; }
-    #bottom { height: auto; max-height: 40%; }
+    #bottom { height: auto; }
     Window { align: center middle; }
     Window #box { width: 94%; max-width: 110; height: auto; max-height: 90%; padding: 0 1; border: round $primary;
                   background: $surface; }
@@ -113,17 +114,18 @@ class Watch(App[None]):
         farm, verdict = self.farm, self.verdict
         if farm is None or verdict is None:
             return
-        width, height = self.size.width, self.size.height
-        look = Look(width=max(20, width), order=self.by, is_reversed=self.is_reversed, hot=3 if height < LOW else 8)
+        width, height = max(20, self.size.width), self.size.height
+        look = Look(width=width, order=self.by, is_reversed=self.is_reversed, hot=8)
         paused = [Text("paused; space goes on", style="bold reverse")] if self.is_paused else []
-        self.query_one("#verdict", Static).update(_lines([*paused, *top(farm, verdict, look), Text(), *figures(farm, look)]))
-        room = height >= LOW
-        self.query_one("#bottom", Static).update(_lines([*hot(farm, look), *(events(farm, look) if room else [])]))
+        said, about = [*paused, *top(farm, verdict, look)], figures(farm, look)
+        said, about, below = share_out(height, len(farm.nodes), said, about, [*hot(farm, look), *events(farm, look)])
+        self.query_one("#verdict", Static).update(_lines([*said, *([Text()] if about else []), *about]))
+        self.query_one("#bottom", Static).update(_lines(below))
         self._draw_nodes(farm, verdict, width)
 
     def _draw_nodes(self, farm: Farm, verdict: Verdict, width: int) -> None:
         nodes = order(farm.nodes, verdict, self.by, self.is_reversed)
-        layout = lay_out(max(20, width - 2), nodes)  # two for the scroll bar
+        layout = lay_out(width - 2, nodes)  # two for the scroll bar
         self.query_one("#titles", Static).update(Text(titles(layout), style="bold"))
         lines = {node.name: _row(layout, node, verdict) for node in nodes}
         table = self.query_one("#nodes", OptionList)
@@ -208,6 +210,20 @@ class Watch(App[None]):
     def _say(self, text: str, severity: Any, seconds: float) -> None:
         notify: Callable[..., None] = self.notify
         self.call_from_thread(notify, text, severity=severity, timeout=seconds, markup=False)
+
+
+def share_out(
+    height: int, nodes: int, said: list[Text], about: list[Text], below: list[Text]
+) -> tuple[list[Text], list[Text], list[Text]]:
+    """What of the parts fits above and below the nodes, of which some must be seen whatever else is wrong."""
+    room = height - FRAME_LINES - min(nodes, max(SEEN_NODES, height // 3))
+    if len(said) > max(room, 2):
+        left = len(said) - max(room, 2) + 1
+        said = [*said[: max(room, 2) - 1], Text(f"  +{left} more lines; make the terminal higher", style="dim")]
+    room -= len(said)
+    about = about if room > len(about) else []
+    room -= len(about) + bool(about)
+    return said, about, below[: max(0, room)] if room > 2 else []
 
 
 def question(node: Node, state: str) -> str:
