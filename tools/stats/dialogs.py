@@ -18,20 +18,22 @@ from .screen import Look, hot
 from .units import clean
 
 KEYS = """\
-↑ ↓        choose a node           s S  → ←   sort by another column, r the other way
-d          drain the chosen node   u          bring it back; both ask first
-h          hot URLs and hosts      e          explain a URL: who owns it, where it goes
-space      pause                   q          quit         Esc closes a window
+↑ ↓    choose a node         d u    drain it, bring it back: both ask
+s S    sort by a column      r      the other way round
+h      hot URLs and hosts    e      explain a URL: who owns it, and why
+space  pause                 q Esc  quit; close a window
 
 mark   ✖ wrong   ! something is the matter   · worth knowing
-req%   part of the requests to nodes, key% of all keys that it owns now
-hit%   of its answers, as the node marks them; B/s sent to clients from it
-p50 p99  from a request's head to the end of its answer, in the last second
+req%   part of the requests to nodes; key% of all keys, owned now
+hit%   of its answers, as the node marks them
+B/s    bytes sent to clients from it
+p50 99 from a request's head to the end of its answer, last second
 err/s  connections refused or reset, answers late or broken
-open   requests in flight; trend: requests per second in the last minutes
+open   requests in flight
+trend  requests per second in the last minutes, from 0 to the most
 
-Draining needs the token (--token-file), or the director's Unix socket (--admin PATH).
-docs/stats.md says what each verdict means."""
+Draining needs the token (--token-file), or the director's Unix
+socket (--admin PATH). docs/stats.md says what each verdict means."""
 KINDS = ("urls_by_requests", "urls_by_bytes", "hosts_by_requests", "hosts_by_bytes")
 
 

@@ -56,7 +56,7 @@ def percent(part: float | None) -> str:
     """A share without its sign, at most three cells: 0, <1, 33, 100; never 0 for a little and never 100 for almost."""
     if part is None:
         return UNKNOWN
-    if 0 < part < 0.005:
+    if 0 < part < 0.01:
         return "<1"
     return "99" if 0.99 < part < 1 else f"{100 * part:.0f}"
 
