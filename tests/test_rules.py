@@ -241,6 +241,17 @@ def test_icp_and_digest_stand_alone():
     assert wrong == []
 
 
+def test_the_stats_client_knows_the_director_by_its_api_alone():
+    wrong = [
+        f"{path} imports {target}"
+        for path in modules("tools/stats")
+        for target in own_imports(path)
+        if not target.startswith("tools/stats/")
+    ]
+    assert modules("tools/stats")
+    assert wrong == []
+
+
 def test_no_module_is_longer_than_the_limit():
     long = {path for path in modules() if len((ROOT / path).read_text("utf-8").splitlines()) > MODULE_LINES}
     assert long == LONG_MODULES

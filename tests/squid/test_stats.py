@@ -35,7 +35,7 @@ def director(tmp_path: Path) -> Iterator[LiveDirector]:
         live = LiveDirector(tmp_path, leash, nodes, f"[health]\ninterval_s = 0.2\ntimeout_s = 0.15\n{admin}")
         stack.callback(live.close)
         live.launch()
-        live.wait_for("is ready")
+        live.wait_for(" ready: ")
         yield live
 
 

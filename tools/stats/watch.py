@@ -99,6 +99,8 @@ class Watch(App[None]):
 
     def _take(self, farm: Farm | None) -> None:
         self._is_asking = False
+        if not self.query("#verdict"):
+            return  # it is ending
         if farm is None:
             self.query_one("#verdict", Static).update(Text(f"✖ {self.poller.problem}\n\nI ask again. q: quit", style="bold red"))
             return
