@@ -19,6 +19,7 @@ from .units import BARS, PLAIN_BARS, age, clean, count, fit, grouped, middle, mi
 from .verdict import BAD, NOTE, Finding, Verdict, grouped_findings
 
 TROUBLES, NOTES, ROWS, HOT, EVENTS = 6, 4, 12, 5, 3
+LATELY_S = 900.0
 TREND = 12
 MIN_WIDTH = 40
 
@@ -72,13 +73,13 @@ def top(farm: Farm, verdict: Verdict, look: Look) -> list[Text]:
     sign = {True: "OK" if look.is_plain else "✔", False: look.mark(BAD)}[verdict.is_well]
     words = f"{sign} {verdict.words()}"
     about = [clean(str(status.get("version", "?"))), f"up {age(number(status, 'uptime_s'))}", clean(farm.answers.where)]
-    if farm.answers.age_s > 2:
-        about.insert(0, f"{age(farm.answers.age_s)} old")
     right_part = f" {look.dot} ".join(about)
     line = Text(words, style="bold green" if verdict.is_well else "bold red")
     room = look.width - cell_len(words) - 2
     if cell_len("cachelb " + right_part) <= room:
         right_part = "cachelb " + right_part
+    if farm.answers.age_s > 2:
+        right_part = f"{age(farm.answers.age_s)} old {look.dot} {right_part}"
     if room > 12:
         line.append("  " + right(middle(right_part, room, look.more), room), style="dim not bold default")
     return [line, *findings(verdict, look)]
@@ -98,9 +99,9 @@ def findings(verdict: Verdict, look: Look) -> list[Text]:
 
 def _finding(finding: Finding, look: Look) -> list[Text]:
     text = clean(finding.text)
-    if finding.kind == "hot":  # the end of a URL says more than a second line of it
-        head, _, url = text.partition(": ")
-        text = f"{head}: {middle(url, max(20, look.width - 4 - cell_len(head) - 2), look.more)}"
+    if finding.kind in ("hot", "skew") and "://" in text:  # the end of a URL says more than a second line of it
+        head, _, url = text.rpartition(" ")
+        text = f"{head} {middle(url, max(20, look.width - 4 - cell_len(head) - 1), look.more)}"
     lines = [Text(f"  {look.mark(finding.level)} ", style=STYLES[finding.level])]
     for at, piece in enumerate(_wrapped(text, look.width - 4)):
         if at:
@@ -250,7 +251,11 @@ def _busiest(entry: Mapping[str, Any]) -> str:
 def events(farm: Farm, look: Look, most: int = EVENTS) -> list[Text]:
     """The last warnings: what has changed lately."""
     now = number(farm.status, "now") or 0.0
-    loud = [event for event in farm.answers.events if event.get("level") in ("warning", "error")][-most:]
+    loud = [
+        event
+        for event in farm.answers.events
+        if event.get("level") in ("warning", "error") and now - (number(event, "at") or now) <= LATELY_S
+    ][-most:]
     if not loud:
         return []
     lines = [Text("lately", style="bold")]

@@ -29,6 +29,7 @@ HIT_POINTS = 0.25  # below the others
 BUSY_PER_S = 5.0  # a ratio of fewer requests says little
 BYPASS_PART, REFUSED_PART, RETRIES_PART = 0.5, 0.1, 0.05
 HOT_PART = 0.2
+SKEW_PART, SKEW_TIMES, SKEW_PER_S = 0.5, 1.8, 20.0
 LAG_MS = 100.0
 FEW = 3  # so many nodes with the same trouble are listed, more are one finding
 
@@ -114,6 +115,7 @@ _PLURAL = {
     "cold": "hit less than the others",
     "drain": "are taken out",
     "returning": "are coming back",
+    "skew": "get more requests than keys",
 }
 
 
@@ -184,7 +186,7 @@ def _traffic(farm: Farm) -> Iterator[Finding]:
     bypassed = _recent(farm, "bypassed_per_s", farm.rate("bypassed_per_s"))
     if bypassed >= BYPASS_PART * requests:
         text = f"{_part(bypassed, requests)} of all requests go around the farm{_why_bypassed(farm)}"
-        yield Finding(WARN, "bypass", text, "the hot URLs marked (around); cachelb explain URL")
+        yield Finding(WARN, "bypass", text, f"{_where_bypassed(farm)}the access log; cachelb explain URL")
     refused = _recent(farm, "refused_per_s", farm.rate("refused_per_s"))
     if refused >= REFUSED_PART * requests:
         text = f"{_part(refused, requests)} of all requests are refused ({refused:.1f}/s)"
@@ -289,6 +291,17 @@ def _cold(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
         yield Finding(WARN, "cold", text, f"the Squid at {node.place}: squidclient mgr:storedir", node.name)
 
 
+def _skewed(farm: Farm) -> Iterator[Finding]:
+    for node in farm.nodes:
+        part, keys = known(node.part, 0.0), known(node.keys, 0.0)
+        if known(node.now.requests, 0.0) < SKEW_PER_S or part < SKEW_PART or part < SKEW_TIMES * keys:
+            continue
+        entries = listed(farm.answers.hot, "urls_by_requests")
+        url = next((f", the most for {entry.get('name')}" for entry in entries if entry.get("owner") == node.name), "")
+        text = f"{node.name} gets {percent(part)} % of requests with {percent(keys)} % of the keys{url}"
+        yield Finding(NOTE, "skew", text, node=node.name)
+
+
 def _steered(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
     by = "by an operator" if node.operator == node.state else "by the file"
     if node.state == "drain":
@@ -339,12 +352,22 @@ def _why_bypassed(farm: Farm) -> str:
     return f", mostly: {word}" if word else ""
 
 
+def _where_bypassed(farm: Farm) -> str:
+    """The host that most of what goes around the farm is for: a flood rarely asks for one URL twice."""
+    hosts = listed(farm.answers.hot, "hosts_by_requests")
+    around = {str(h.get("name")): (number(h, "requests") or 0) * (number(h, "bypassed_share") or 0) for h in hosts}
+    best = max(around, key=lambda name: around[name], default="")
+    return f"host {best} ({_part(around[best], sum(around.values()))} of them); " if best and around[best] else ""
+
+
 def _reasons(farm: Farm) -> str:
     word = _most(farm, "ended_", ("done", "client_gone"))
     return f"most often: {word}" if word else "reasons: ended_* in /api/v1/status"
 
 
-_FARM_RULES: tuple[Callable[[Farm], Iterator[Finding]], ...] = (_director, _serving, _workers, _traffic, _hot, _stores)
+_FARM_RULES: tuple[Callable[[Farm], Iterator[Finding]], ...] = (
+    *(_director, _serving, _workers, _traffic, _hot, _skewed, _stores),
+)
 _NODE_RULES: tuple[Callable[[Node, Sequence[Node]], Iterator[Finding]], ...] = (
     *(_dead, _failing, _stuck, _slow, _cold, _steered),
 )

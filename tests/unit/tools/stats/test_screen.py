@@ -95,11 +95,13 @@ def test_without_colours_nothing_is_lost_and_no_escape_is_written(capsys):
 
 def test_hot_urls_and_late_warnings_are_shown():
     event = {"at": 1_796_000_840.0, "level": "warning", "text": "node b is dead: why"}
+    old = event | {"at": 1_795_990_000.0, "text": "long ago"}
     quiet = {"at": 1_796_000_850.0, "level": "info", "text": "nothing of note"}
-    found = "\n".join(lines(farm(hot=hot("http://www.test/logo.png", share=0.25), events=[event, quiet])))
+    found = "\n".join(lines(farm(hot=hot("http://www.test/logo.png", share=0.25), events=[old, event, quiet])))
     assert "25    10  100 a     http://www.test/logo.png" in found
     assert "60 s ago: node b is dead: why" in found
     assert "nothing of note" not in found
+    assert "long ago" not in found
 
 
 def test_what_goes_around_the_farm_is_marked_in_the_hot_list():

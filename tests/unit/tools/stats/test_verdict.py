@@ -122,6 +122,24 @@ def test_a_hot_url_is_a_note_with_its_owner():
     assert verdict.notes[0].text == "one URL is 60 % of requests, its owner is a: http://www.test/hot"
 
 
+def test_a_node_with_more_requests_than_keys_is_a_note_with_its_hottest_url():
+    found = farm(node("a", rates={"requests_per_s": 900.0}), node("b"), node("c"), hot=hot("http://www.test/x", share=0.1))
+    verdict = judge(found)
+    assert verdict.is_well
+    assert verdict.notes[0].text == "a gets 82 % of requests with 25 % of the keys, the most for http://www.test/x"
+
+
+def test_a_flood_that_goes_around_the_farm_is_said_with_its_host_and_reason():
+    hosts = {"hosts_by_requests": [
+        {"name": "www.test", "requests": 900, "bypassed_share": 0.0},
+        {"name": "api.test", "requests": 300, "bypassed_share": 1.0},
+    ]}  # fmt: skip
+    found = status(rates={"bypassed_per_s": 200.0}, farm={"bypassed_method": 30, "bypassed_rule": 2})
+    finding = judge(farm(status=found, hot=hosts)).findings[0]
+    assert finding.text == "67 % of all requests go around the farm, mostly: method"
+    assert finding.look.startswith("host api.test (100 % of them); ")
+
+
 def test_many_nodes_with_the_same_trouble_are_one_finding():
     verdict = judge(farm(node("a"), *(node(f"n{i}", state="dead") for i in range(37))))
     found = grouped_findings(verdict.troubles)
