@@ -68,6 +68,12 @@ PURE = (
     "icp/guard.py",
     "icp/htcp.py",
     "icp/packet.py",
+    "tools/stats/farm.py",
+    "tools/stats/records.py",
+    "tools/stats/screen.py",
+    "tools/stats/table.py",
+    "tools/stats/units.py",
+    "tools/stats/verdict.py",
 )
 IMPURE_IMPORTS = {
     *("asyncio", "concurrent", "fcntl", "logging", "mmap", "multiprocessing", "os", "random", "secrets", "select"),
@@ -88,7 +94,9 @@ DOORS = {
     "pydantic_core": ("cachelb/config.py",),
     "pyroute2": ("cachelb/hostnet.py",),
     "mypyc": ("tools/compile.py",),
+    "rich": ("tools/stats/",),
     "setuptools": ("tools/compile.py",),
+    "textual": ("tools/stats/dialogs.py", "tools/stats/watch.py"),
     "zstandard": ("cachelb/simulate/source.py",),
     "shtab": ("cachelb/completion.py",),
     "uvloop": ("cachelb/launch.py", "cachelb/worker.py", "tools/bench/digest.py", "tools/bench/icp.py"),
@@ -232,6 +240,17 @@ def test_icp_and_digest_stand_alone():
     for path in modules("cachelb"):
         if not listed(path, USERS_OF_INDEPENDENT):
             wrong += [f"{path} imports {name}" for name in imports(path) if name.split(".")[0] in INDEPENDENT]
+    assert wrong == []
+
+
+def test_the_stats_client_knows_the_director_by_its_api_alone():
+    wrong = [
+        f"{path} imports {target}"
+        for path in modules("tools/stats")
+        for target in own_imports(path)
+        if not target.startswith("tools/stats/")
+    ]
+    assert modules("tools/stats")
     assert wrong == []
 
 

@@ -1,0 +1,149 @@
+"""When a farm is not well, and what is said of it."""
+
+from typing import Any
+
+import pytest
+from cachelb.tools.stats.verdict import Verdict, grouped_findings, judge
+from fakes_stats import farm, hot, node, series, status
+
+
+def kinds(verdict: Verdict) -> list[tuple[str, str, str]]:
+    return [(finding.level, finding.kind, finding.node) for finding in verdict.findings]
+
+
+def test_a_farm_that_is_well_is_called_so():
+    verdict = judge(farm())
+    assert (verdict.is_well, verdict.words(), verdict.findings) == (True, "all well", ())
+
+
+SICK: list[tuple[str, str, dict[str, Any]]] = [
+    ("bad", "dead", {"state": "dead"}),
+    ("bad", "errors", {"rates": {"errors_per_s": 30.0}}),
+    ("warn", "errors", {"rates": {"errors_per_s": 2.0}}),
+    ("warn", "slow", {"rates": {"p50_ms": 90.0}}),
+    ("warn", "slow", {"rates": {"p99_ms": 600.0}}),
+    ("warn", "stuck", {"in_flight": 60}),
+    ("warn", "stuck", {"in_flight": 4, "rates": {"p50_ms": None, "p99_ms": None}}),
+    ("warn", "cold", {"rates": {"hit_ratio": 0.3}}),
+]
+
+
+@pytest.mark.parametrize(("level", "kind", "fields"), SICK)
+def test_a_sick_node_is_found_and_named_with_a_place_to_look(level: str, kind: str, fields: dict[str, Any]):
+    verdict = judge(farm(node("a"), node("sick", **fields), node("c")))
+    assert kinds(verdict) == [(level, kind, "sick")]
+    assert verdict.words() == "NOT WELL: 1 problem"
+    assert "sick" in verdict.findings[0].text
+    assert "10.0.0.1:3128" in verdict.findings[0].look
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rates": {"errors_per_s": 0.1}},
+        {"rates": {"p50_ms": 6.5, "p99_ms": 80.0}},
+        {"in_flight": 15},
+        {"rates": {"requests_per_s": 2.0, "hit_ratio": 0.0}},
+    ],
+)
+def test_what_is_chance_is_not_called_sick(fields: dict[str, Any]):
+    assert judge(farm(node("a"), node("b", **fields), node("c"))).is_well
+
+
+def test_what_is_slow_everywhere_is_no_nodes_fault():
+    slow = {"p50_ms": 900.0, "p99_ms": 4000.0}
+    assert judge(farm(*(node(name, rates=slow) for name in "abc"))).is_well
+
+
+def test_a_node_alone_is_slow_by_itself():
+    assert kinds(judge(farm(node("a", rates={"p50_ms": 2500.0})))) == [("warn", "slow", "a")]
+
+
+def test_a_short_trouble_is_still_seen_half_a_minute_later():
+    history = {"nodes": {"b": series(errors_per_s=[0.0, 0.0, 60.0, 0.0, 0.0, 0.0])}}
+    assert kinds(judge(farm(history=history))) == [("bad", "errors", "b")]
+
+
+def test_what_an_operator_does_is_worth_knowing_and_well():
+    drained = node("b", state="drain", operator={"state": "drain"}, drain={"done": False, "eta_s": 3.0}, in_flight=2)
+    verdict = judge(farm(node("a"), drained, node("c", share=0.4), node("d", state="down")))
+    assert verdict.is_well
+    assert [finding.text for finding in verdict.notes] == [
+        "b is drained by an operator: 2 in flight, done in 3 s",
+        "c is coming back: it takes 40 % of its keys",
+        "d is taken down by the file",
+    ]
+
+
+def test_no_node_that_serves_is_bad_and_the_last_resort_is_a_warning():
+    assert ("bad", "farm", "") in kinds(judge(farm(node("a", state="dead"), node("b", state="down"))))
+    assert ("warn", "farm", "") in kinds(judge(farm(node("a", state="dead"), node("b", state="drain"))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("director", {"state": "draining"}),
+        ("reload", {"config": {"problems": ["line 3: what is this?"]}}),
+        ("worker", {"workers": [{"number": 1, "pid": 0, "epoch": 7}]}),
+        ("worker", {"workers": [{"number": 1, "pid": 3, "epoch": 2}]}),
+        ("worker", {"workers": [{"number": 1, "pid": 3, "epoch": 7, "loop_lag_ms": 400.0}]}),
+        ("peers", {"onecache": {"icp": {"mode": "index", "serving": False}}}),
+        ("digest", {"onecache": {"digest": {"problem": "no room"}}}),
+        ("errors", {"rates": {"errors_per_s": 9.0}}),
+        ("bypass", {"rates": {"bypassed_per_s": 200.0}}),
+        ("refused", {"rates": {"refused_per_s": 60.0}}),
+        ("retries", {"rates": {"retries_per_s": 60.0}}),
+    ],
+)
+def test_what_is_wrong_with_the_director_or_the_traffic_is_said(kind: str, fields: dict[str, Any]):
+    verdict = judge(farm(status=status(**fields)))
+    assert [finding.kind for finding in verdict.troubles] == [kind]
+
+
+def test_retries_that_follow_from_a_failing_node_are_not_said_again():
+    found = status(node("a"), node("b", rates={"errors_per_s": 50.0}), rates={"retries_per_s": 60.0})
+    assert [finding.kind for finding in judge(farm(status=found)).findings] == ["errors"]
+
+
+def test_figures_that_are_old_are_not_called_well():
+    verdict = judge(farm(age_s=40.0, problem="nothing listens there"))
+    assert not verdict.is_well
+    assert "40 s old" in verdict.findings[0].text
+
+
+def test_an_answer_that_is_missing_is_said():
+    assert "no answer to /api/v1/hot: late" in judge(farm(missing={"hot": "late"})).findings[0].text
+
+
+def test_a_hot_url_is_a_note_with_its_owner():
+    verdict = judge(farm(hot=hot("http://www.test/hot", share=0.6)))
+    assert verdict.is_well
+    assert verdict.notes[0].text == "one URL is 60 % of requests, its owner is a: http://www.test/hot"
+
+
+def test_a_node_with_more_requests_than_keys_is_a_note_with_its_hottest_url():
+    found = farm(node("a", rates={"requests_per_s": 900.0}), node("b"), node("c"), hot=hot("http://www.test/x", share=0.1))
+    verdict = judge(found)
+    assert verdict.is_well
+    assert verdict.notes[0].text == "a gets 82 % of requests with 25 % of the keys, the most for http://www.test/x"
+
+
+def test_a_flood_that_goes_around_the_farm_is_said_with_its_host_and_reason():
+    hosts = {"hosts_by_requests": [
+        {"name": "www.test", "requests": 900, "bypassed_share": 0.0},
+        {"name": "api.test", "requests": 300, "bypassed_share": 1.0},
+    ]}  # fmt: skip
+    found = status(rates={"bypassed_per_s": 200.0}, farm={"bypassed_method": 30, "bypassed_rule": 2})
+    finding = judge(farm(status=found, hot=hosts)).findings[0]
+    assert finding.text == "67 % of all requests go around the farm, mostly: method"
+    assert finding.look.startswith("host api.test (100 % of them); ")
+
+
+def test_many_nodes_with_the_same_trouble_are_one_finding():
+    verdict = judge(farm(node("a"), *(node(f"n{i}", state="dead") for i in range(37))))
+    found = grouped_findings(verdict.troubles)
+    assert len(found) == 1
+    assert found[0].text.startswith("37 nodes are dead: n0, n1, n2 and 34 more")
+    assert verdict.words() == "NOT WELL: 1 problem"
+    assert (verdict.of_node("n5"), verdict.of_node("a")) == ("bad", "")
