@@ -44,14 +44,14 @@ def test_every_listed_module_has_a_source():
     assert [module for module in compiled.MODULES if not compiled.source_of(module).is_file()] == []
 
 
-@pytest.mark.parametrize("what", ["interpreter", "relay.exchange"])
+@pytest.mark.parametrize("what", ["interpreter", "cachelb.relay.exchange", "icp.answer"])
 def test_a_changed_source_or_another_python_makes_them_useless(built: Path, what: str):
     (built / compiled.MANIFEST).write_text(json.dumps({**compiled.fingerprint(), what: "0" * 64}))
     assert "have changed" in compiled.problem(built)
 
 
 def test_a_module_more_or_less_makes_them_useless(built: Path):
-    fewer = {name: value for name, value in compiled.fingerprint().items() if name != "http.url"}
+    fewer = {name: value for name, value in compiled.fingerprint().items() if name != "cachelb.http.url"}
     (built / compiled.MANIFEST).write_text(json.dumps(fewer))
     assert "have changed" in compiled.problem(built)
 
