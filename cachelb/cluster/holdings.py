@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
 
 from .record import (
     BUCKETS,
@@ -50,19 +49,19 @@ from .slots import Slots, mask_of
 __all__ = ["BUCKETS", "KEYS_LIMIT", "KEY_BYTES", "RECORD", "SLOTS", "Holding", "Holdings", "Source", "mask_of"]
 
 # 36 bytes of resident memory a key, 750,000 look-ups and 500,000 adds a second (2026-11, tools/bench/holdings.py).
-KEYS_LIMIT: Final = 5_000_000
+KEYS_LIMIT = 5_000_000
 # What ICP promises: fresh for 30 s more.  Source: Squid 5.7, refresh.cc, refreshCheckICP().
-MARGIN_S: Final = 30
+MARGIN_S = 30
 # Squid keeps what is stale and renews it without storing it anew, so a record must outlive its object's freshness.
-STALE_KEPT_S: Final = 3600
+STALE_KEPT_S = 3600
 
-_SIZE: Final = RECORD.size
-_EXPIRES_MAX: Final = 0xFFFFFFFF
+_SIZE = RECORD.size
+_EXPIRES_MAX = 0xFFFFFFFF
 # Somebody may choose URLs whose keys fall into one bucket; no honest population comes near eight times the mean.
-_CROWDED: Final = 8
-_BUCKET_RECORDS_MIN: Final = 64
+_CROWDED = 8
+_BUCKET_RECORDS_MIN = 64
 # Buckets for one step of `keys`: 5,000 keys of 5 million, 1.3 ms (2026-11).
-_STEP: Final = 256
+_STEP = 256
 
 # Keys of some records of one node, end to end, when each becomes stale, and their marks -> their new marks, or GONE.
 Judge = Callable[[bytes, list[int], list[int]], Sequence[int]]

@@ -17,32 +17,32 @@ import sys
 from array import array
 from collections import Counter
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-KEY_BYTES: Final = 16
+KEY_BYTES = 16
 # 19 records a bucket at 5 million keys.  65,536 cost 4 bytes a key less, but a look-up then reads four times the memory.
-BUCKETS: Final = 1 << 18
+BUCKETS = 1 << 18
 # Slots, and with them nodes, are numbered with 12 bits.
-SLOTS: Final = 4096
-RECORD: Final = struct.Struct("<14sIH")
+SLOTS = 4096
+RECORD = struct.Struct("<14sIH")
 # The beginning of a key, of which 18 bits are the bucket's number.
-HEAD: Final = struct.Struct(">I")
+HEAD = struct.Struct(">I")
 # The end of one record; the ends of many.
-TAIL: Final = struct.Struct("<IH")
-TAILS: Final = struct.Struct("<14xIH")
-TAIL_AT: Final = RECORD.size - TAIL.size
-TAG: Final = struct.Struct("<H")
-TAG_AT: Final = RECORD.size - TAG.size
+TAIL = struct.Struct("<IH")
+TAILS = struct.Struct("<14xIH")
+TAIL_AT = RECORD.size - TAIL.size
+TAG = struct.Struct("<H")
+TAG_AT = RECORD.size - TAG.size
 
-SLOT: Final = SLOTS - 1
-SOURCE_SHIFT: Final = 12
-SOURCE: Final = 3 << SOURCE_SHIFT
-RECENT: Final = 1 << 14
-GENERATION: Final = 1 << 15
+SLOT = SLOTS - 1
+SOURCE_SHIFT = 12
+SOURCE = 3 << SOURCE_SHIFT
+RECENT = 1 << 14
+GENERATION = 1 << 15
 
 # A record's mark is what its tag says but for the slot: source (2 bits), and the two others.
 MARK_SOURCE, MARK_RECENT, MARK_OLD = 3, 4, 8  # old: of another generation than the node's present one
-GONE: Final = -1  # instead of a mark: there is no such record
+GONE = -1  # instead of a mark: there is no such record
 
 
 class Source(IntEnum):
@@ -85,4 +85,4 @@ def lower(records: bytearray) -> None:
     records[RECORD.size - 1 :: RECORD.size] = records[RECORD.size - 1 :: RECORD.size].translate(_SLOT_ONLY)
 
 
-_SLOT_ONLY: Final = bytes(byte & SLOT >> 8 for byte in range(256))
+_SLOT_ONLY = bytes(byte & SLOT >> 8 for byte in range(256))

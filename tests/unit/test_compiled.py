@@ -87,6 +87,21 @@ def test_what_is_built_is_used(asked: dict[str, str]):
     assert shown(**asked).stdout.split() == ["True", "False"]
 
 
+@pytest.mark.skipif(not BUILT, reason="nothing is compiled here (make compiled)")
+def test_what_was_imported_before_cachelb_keeps_the_sources_running_and_works():
+    made = "a.Answerer(lambda url: True, lambda source: True)"
+    show = f"import icp.answer as a;{SHOW}; print(a.__file__.endswith('.py'), {made}.counts[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", show], env=users_environment(), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert done == ["False True icp.answer was imported before cachelb", "True 0"]
+
+
+def test_what_can_be_used_alone_imports_nothing_of_cachelb():
+    show = "import sys, icp, digest; print([name for name in sys.modules if name.startswith('cachelb')])"
+    assert subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 @pytest.mark.skipif(BUILT, reason="it is compiled here")
 def test_asking_for_what_is_not_built_is_an_error_that_says_how():
     done = shown(CACHELB_COMPILED="1")
