@@ -12,16 +12,17 @@ Source: Squid 5.7, store_key_md5.cc, storeKeyPublic().
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 try:  # CPython's own MD5 takes half the time of OpenSSL's for anything as short as a URL (2026-11)
     from _md5 import md5  # type: ignore[import-not-found]
 except ImportError:  # a build without it
     from hashlib import md5
 
-KEY_BYTES = 16
+KEY_BYTES: Final = 16
 # Squid's numbers of the methods whose answers it stores (Http::MethodType)
-GET = b"\x01"
-HEAD = b"\x04"
+GET: Final = b"\x01"
+HEAD: Final = b"\x04"
 
 
 def store_key(url: bytes, method: bytes = GET) -> bytes:

@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .errors import BadPacket, BadUrl, Fault
 from .guard import DeniedBudget, Sources
@@ -27,13 +27,16 @@ Answer = bytes | Coroutine[Any, Any, bytes] | None
 
 # a scheme, and then nothing that is not printable: what Squid answers with ERR.  Whether host and port make sense is the
 # lookup's to say (BadUrl)
-_is_url = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+:[!-~\x80-\xff]+").fullmatch
+_is_url: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+:[!-~\x80-\xff]+").fullmatch
 
 
-_PLAIN_QUERY = struct.Struct(">II")  # opcode, version and length; reqnum
-_PLAIN_REPLY = struct.Struct(">II12x")
-_QUERY_HEAD, _HIT_HEAD, _MISS_HEAD = (opcode << 24 | VERSION << 16 for opcode in (Opcode.QUERY, Opcode.HIT, Opcode.MISS))
-_URL = 24  # where it begins in a query, and how much longer a query is than its URL and NUL
+_PLAIN_QUERY: Final = struct.Struct(">II")  # opcode, version and length; reqnum
+_PLAIN_REPLY: Final = struct.Struct(">II12x")
+_QUERY_HEAD: Final = Opcode.QUERY << 24 | VERSION << 16
+_HIT_HEAD: Final = Opcode.HIT << 24 | VERSION << 16
+_MISS_HEAD: Final = Opcode.MISS << 24 | VERSION << 16
+_URL: Final = 24  # where it begins in a query, and how much longer a query is than its URL and NUL
+_LONGEST: Final = _URL + MAX_URL + 1
 
 
 class Outcome(IntEnum):
@@ -178,7 +181,7 @@ class Answerer:
     def _plain(self, datagram: bytes) -> bytes | None:
         """A sound query in normal times, in one go: 1.0 us instead of 2.0 (2026-11).  None: not that, see ``_slow``."""
         size = len(datagram)
-        if not _URL < size <= _URL + MAX_URL + 1:
+        if not _URL < size <= _LONGEST:
             return None
         head, reqnum = _PLAIN_QUERY.unpack_from(datagram)
         url = datagram[_URL:-1]
@@ -210,7 +213,7 @@ class Answerer:
                 add(self._turn_away(datagram, source, may_ask is None))
                 continue
             size = len(datagram)
-            if _URL < size <= _URL + MAX_URL + 1 and is_plain and source not in told:
+            if _URL < size <= _LONGEST and is_plain and source not in told:
                 head, reqnum = unpack(datagram)
                 url = datagram[_URL:-1]
                 if head == _QUERY_HEAD + size and reqnum and not datagram[-1] and 0 not in url:

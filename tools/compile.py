@@ -1,4 +1,4 @@
-"""Compiles the relay's busiest modules with mypyc, for the Python that runs this.  See ``cachelb.compiled``."""
+"""Compiles the busiest modules of the relay and of ICP with mypyc, for the Python that runs this.  See ``cachelb.compiled``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(target: Path) -> None:
         subprocess.CalledProcessError: mypyc or the C compiler refused; its output says why.
     """
     with tempfile.TemporaryDirectory(prefix="cachelb-compile.") as name:
-        root, work = compiled.PACKAGE.parent, Path(name)
+        root, work = compiled.ROOT, Path(name)
         sources = [str(compiled.source_of(module).relative_to(root)) for module in compiled.MODULES]
         fingerprint = compiled.fingerprint()
         environment = {**os.environ, compiled.VARIABLE: "0", "CFLAGS": "-O2 -g0"}
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     why = lacking()
     if not why:
-        print("compile: the relay's busiest modules, with mypyc; takes a minute", file=sys.stderr, flush=True)
+        print("compile: the busiest modules of the relay and of ICP, with mypyc; takes a minute", file=sys.stderr, flush=True)
         begin = time.monotonic()
         try:
             build(target)

@@ -20,7 +20,7 @@ Left out: the table (``holdings``), where events come from (``storelogs``, the w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachelb.errors import BadRequest
 from cachelb.http import url as urls
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 # A node that is used at all stores something within ten minutes.  A log that is taken for dead though it is only quiet does
 # no harm: the node's digest then tests its records like any others.
-LOG_LIVE_S = 600.0
+LOG_LIVE_S: Final = 600.0
 # Workers send what they saw five times a second; a busy one is late, but no more than this.
-LATE_S = 2.0
+LATE_S: Final = 2.0
 # Of releases within that time; a node that evicts 10,000 objects a second is refilling itself.  About 100 bytes each.
-_LATE_LIMIT = 20_000
+_LATE_LIMIT: Final = 20_000
 
 
 class Index:

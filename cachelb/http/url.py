@@ -25,19 +25,19 @@ _HOST_BYTES_MAX: Final = 255  # SQUIDHOSTNAMELEN; a DNS name has 253 at most
 # The usual case, canonical already: 0.5 us against 1.3 us for the general way (2026-11).  A last label that does not
 # begin with a letter may be an address and goes the general way.
 _HOST = rb"(?:[0-9a-z_-]++\.)*+[a-z][0-9a-z_-]*+"
-_canonical = re.compile(rb"http://(" + _HOST + rb")(/.*+)", re.DOTALL).fullmatch
+_canonical: Final = re.compile(rb"http://(" + _HOST + rb")(/.*+)", re.DOTALL).fullmatch
 _canonical_host: Final = re.compile(_HOST).fullmatch
 # The whole first line of the usual request for such a URL: method, URL, host, path.
 _usual_line: Final = re.compile(rb"(GET|HEAD) (http://(" + _HOST + rb")(/[\x21-\x7e\x80-\xff]*+)) HTTP/1\.1").fullmatch
 # What `canonical` takes besides: a port that is not the default, and IPv4 addresses.  1 us against 7 us (2026-11).
 _PORT = rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_canonical_number = re.compile(
+_canonical_number: Final = re.compile(
     rb"http://((?:" + _OCTET + rb"\.){3}" + _OCTET + rb"|" + _HOST + rb")(?::(?!80/)(?:" + _PORT + rb"))?/.*+", re.DOTALL
 ).fullmatch
-_absolute = re.compile(rb"([A-Za-z][0-9A-Za-z+.-]*+|cache_object)://([^/?#]*+)(.*+)", re.DOTALL).fullmatch
-_authority = re.compile(rb"(?:\[([0-9A-Fa-f:.]++)\]|([0-9A-Za-z._-]++))(?::([0-9]{0,5}))?").fullmatch
-_number = re.compile(rb"[0-9]++|0[Xx][0-9A-Fa-f]*+").fullmatch
+_absolute: Final = re.compile(rb"([A-Za-z][0-9A-Za-z+.-]*+|cache_object)://([^/?#]*+)(.*+)", re.DOTALL).fullmatch
+_authority: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]++)\]|([0-9A-Za-z._-]++))(?::([0-9]{0,5}))?").fullmatch
+_number: Final = re.compile(rb"[0-9]++|0[Xx][0-9A-Fa-f]*+").fullmatch
 
 
 class Url:

@@ -44,14 +44,14 @@ def test_every_listed_module_has_a_source():
     assert [module for module in compiled.MODULES if not compiled.source_of(module).is_file()] == []
 
 
-@pytest.mark.parametrize("what", ["interpreter", "relay.exchange"])
+@pytest.mark.parametrize("what", ["interpreter", "cachelb.relay.exchange", "icp.answer"])
 def test_a_changed_source_or_another_python_makes_them_useless(built: Path, what: str):
     (built / compiled.MANIFEST).write_text(json.dumps({**compiled.fingerprint(), what: "0" * 64}))
     assert "have changed" in compiled.problem(built)
 
 
 def test_a_module_more_or_less_makes_them_useless(built: Path):
-    fewer = {name: value for name, value in compiled.fingerprint().items() if name != "http.url"}
+    fewer = {name: value for name, value in compiled.fingerprint().items() if name != "cachelb.http.url"}
     (built / compiled.MANIFEST).write_text(json.dumps(fewer))
     assert "have changed" in compiled.problem(built)
 
@@ -85,6 +85,21 @@ def test_the_environment_can_ask_for_the_sources():
 @pytest.mark.parametrize("asked", [{}, {"CACHELB_COMPILED": "1"}])
 def test_what_is_built_is_used(asked: dict[str, str]):
     assert shown(**asked).stdout.split() == ["True", "False"]
+
+
+@pytest.mark.skipif(not BUILT, reason="nothing is compiled here (make compiled)")
+def test_what_was_imported_before_cachelb_keeps_the_sources_running_and_works():
+    made = "a.Answerer(lambda url: True, lambda source: True)"
+    show = f"import icp.answer as a;{SHOW}; print(a.__file__.endswith('.py'), {made}.counts[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", show], env=users_environment(), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert done == ["False True icp.answer was imported before cachelb", "True 0"]
+
+
+def test_what_can_be_used_alone_imports_nothing_of_cachelb():
+    show = "import sys, icp, digest; print([name for name in sys.modules if name.startswith('cachelb')])"
+    assert subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @pytest.mark.skipif(BUILT, reason="it is compiled here")

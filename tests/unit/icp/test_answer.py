@@ -173,6 +173,7 @@ def test_denied_is_said_as_often_as_is_safe_and_then_nothing():
     assert (asked.counts[Outcome.DENIED], asked.counts[Outcome.REFUSED]) == (95, 205)
 
 
+@pytest.mark.sources
 def test_that_somebody_was_denied_does_not_slow_the_others(monkeypatch: pytest.MonkeyPatch):
     asked = answerer()
     asked.answer(captured("hit-query"), "192.0.2.1", 0.0)
