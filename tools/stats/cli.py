@@ -11,6 +11,7 @@ Exit status: 0 all well; 1 not well; 2 the director is down or does not answer; 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -63,6 +64,8 @@ def _once(admin: Admin, options: argparse.Namespace) -> int:
         time.sleep(SECOND_LOOK_S)
         farm = poller.farm(hot=options.hot)
     verdict = judge(farm)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that the locale cannot write must not hide the rest
     if options.json:
         print(as_json(farm, verdict))
     elif options.csv:

@@ -95,16 +95,16 @@ class Watch(App[None]):
             farm = self.poller.farm(HOT_KEPT)
         except (Down, Refused):
             farm = self.poller.last()
-        self.call_from_thread(self._take, farm)
+        self.call_from_thread(self._take, farm, None if farm is None else judge(farm))
 
-    def _take(self, farm: Farm | None) -> None:
+    def _take(self, farm: Farm | None, verdict: Verdict | None) -> None:
         self._is_asking = False
         if not self.query("#verdict"):
             return  # it is ending
         if farm is None:
             self.query_one("#verdict", Static).update(Text(f"✖ {self.poller.problem}\n\nI ask again. q: quit", style="bold red"))
             return
-        self.farm, self.verdict = farm, judge(farm)
+        self.farm, self.verdict = farm, verdict
         self.draw()
 
     def on_resize(self) -> None:

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from cachelb.tools.stats import cli
@@ -98,3 +101,14 @@ def test_it_asks_for_as_many_hot_urls_as_are_wanted(capsys):
     with FakeAdmin(well()) as fake:
         main(["--admin", fake.where, "--hot", "17"])
     assert any("/hot?limit=17&" in ask[1] for ask in fake.asked)
+
+
+@pytest.mark.parametrize("how", ["", "--csv", "--json"])
+def test_a_locale_without_utf_8_gets_ascii_and_all_of_it(how: str):
+    with FakeAdmin(well(**{"/status": status(node("кэш-1"), node("b", state="dead"))})) as fake:
+        command = [sys.executable, "-m", "cachelb.tools.stats", "--admin", fake.where, *how.split()]
+        environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert done.stdout.isascii()
+    assert b"dead" in done.stdout
