@@ -92,7 +92,11 @@ def test_what_was_imported_before_cachelb_keeps_the_sources_running_and_works():
     made = "a.Answerer(lambda url: True, lambda source: True)"
     show = f"import icp.answer as a;{SHOW}; print(a.__file__.endswith('.py'), {made}.counts[0])"
     done = subprocess.run(
-        [sys.executable, "-c", show], env=users_environment(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", show],
+        env={**users_environment(), compiled.VARIABLE: ""},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     assert done == ["False True icp.answer was imported before cachelb", "True 0"]
 

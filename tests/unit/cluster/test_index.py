@@ -228,6 +228,7 @@ def test_a_clock_that_is_put_back_does_not_make_releases_last(index: Index, cloc
     assert index.holds(URL)
 
 
+@pytest.mark.sources
 def test_releases_are_remembered_in_bounds(index: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_LATE_LIMIT", 10)
     for number in range(100):
