@@ -7,11 +7,7 @@ his.  Whoever asks for short turns may interrupt longer ones (since 6.12), as lo
 privilege is needed.  Of 740 times that the supervisor woke up beside a worker at full load it had to wait for it for more
 than 0.5 ms 11 to 25 times, and with short turns at most 6 times (2026-11, Linux 6.18, perf sched).
 
-Where it is permitted (root, CAP_SYS_NICE, or systemd's ``LimitNICE=-5``) a nice value of -5 comes on top, for a larger share; how
-much it helps has not been measured.  More would let a flood of good queries take HTTP's time.  Children begin with 0 again.  A
-nice value that an operator chose (systemd: ``Nice=``) is left as it is.
-
-Left out: real-time scheduling.
+Left out: real-time scheduling and negative nice values, which need one; an operator can give them (systemd: ``Nice=``).
 
 Source: Linux, kernel/sched/fair.c, PREEMPT_SHORT; sched_setattr(2).
 """
@@ -24,28 +20,20 @@ import platform
 import struct
 
 TURN_S = 0.0001  # the least that Linux grants
-NICE = -5
 _CALL = {"x86_64": 314, "aarch64": 274, "riscv64": 274, "loongarch64": 274, "ppc64le": 355, "s390x": 345}  # sched_setattr
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, real-time priority, runtime, deadline, period
 _RESET_ON_FORK = 1
 
 
-def prompt(turn_s: float = TURN_S, nice: int = NICE) -> bool:
-    """Ask for short turns for this process, and for `nice` where it has 0; children get the usual.  Returns whether turns are.
+def prompt(turn_s: float = TURN_S) -> bool:
+    """Ask for short turns for this process; children get the usual ones.  Returns whether it was granted.
 
     Older systems take it and do nothing.  With a negative nice value nothing is asked for: children would lose that.
     """
     number = _CALL.get(platform.machine())
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    if number is None or own < 0 or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    if number is None or nice < 0 or os.sched_getscheduler(0) != os.SCHED_OTHER:
         return False
-    is_short = _ask(number, turn_s, own)
-    if is_short and own == 0:
-        _ask(number, turn_s, nice)  # permitted or not
-    return is_short
-
-
-def _ask(number: int, turn_s: float, nice: int) -> bool:
     attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, _RESET_ON_FORK, nice, 0, round(turn_s * 1e9), 0, 0)
     try:
         return bool(ctypes.CDLL(None).syscall(number, 0, attributes, 0) == 0)

@@ -122,7 +122,7 @@ class Builder:
             # a group of its own: Ctrl-C is for the director, and with one call all of it can be killed
             self._process = subprocess.Popen([sys.executable, "-m", build.__name__], stdin=theirs.fileno(), process_group=0)
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, max(0, os.getpriority(os.PRIO_PROCESS, 0)) + NICE)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
 
 
 async def _exchange(holdings: Holdings, order: Order, sock: socket.socket) -> bytes:
