@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cachelb import __version__, control
+from cachelb import __version__, compiled, control
 from cachelb.admin.api import AdminServer
 from cachelb.admin.desk import Desk
 from cachelb.admin.events import Level
@@ -138,6 +138,8 @@ class Supervisor:
             where = ", ".join(f"{address.host}:{address.port}" for address in self.began_with.listen.http)
             sizes = len(workers.workers), len(self.config.node)
             log.info("ready: cachelb %s, %d worker(s), %d node(s), listening on %s", __version__, *sizes, where)
+            if not compiled.in_use:
+                log.info("the sources run, uncompiled: %s", compiled.why_not)
             self.desk.events.add("start", f"cachelb {__version__} is ready, listening on {where}")
             self.notifier.say("READY=1", f"STATUS={self._in_short()}")
             await self.ending.wait()
