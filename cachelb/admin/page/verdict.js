@@ -33,7 +33,7 @@ export function judge({ statuses, hot, history, silence_s, silent_after_s }) {
   const problems = [];
   const say = (level, title, detail = "", node = "", isHot = false) => problems.push({ level, title, detail, node, isHot });
   if (silence_s >= silent_after_s) say("bad", "The director does not answer", `for ${seconds(silence_s)}; all below is from before`);
-  judgeDirector(status, say);
+  judgeDirector(statuses, say);
   judgeStates(status, say);
   judgeWork(statuses, say);
   judgeFarm(statuses, hot, history, say);
@@ -47,12 +47,14 @@ export function judge({ statuses, hot, history, silence_s, silent_after_s }) {
   return { level, headline, problems };
 }
 
-function judgeDirector(status, say) {
+function judgeDirector(statuses, say) {
+  const status = statuses.at(-1);
   if (status.state !== "running") say("warn", `The director is ${status.state}`, "");
   if (status.config.problems.length) say("warn", "The last reload was refused", status.config.problems.join("; "));
   const gone = status.workers.filter((worker) => !worker.pid);
   if (gone.length) say("bad", gone.length === status.workers.length ? "No worker runs" : "A worker is missing", `${gone.length} of ${status.workers.length}`);
-  const late = status.workers.filter((worker) => worker.loop_lag_ms > LAG_MS);
+  const wasLate = (number) => statuses.every(({ workers }) => (workers.find((one) => one.number === number)?.loop_lag_ms ?? 0) > LAG_MS);
+  const late = status.workers.filter((worker) => wasLate(worker.number)); // all the time: one late tick is no news
   if (late.length) say("warn", "Workers are late", late.map((worker) => `worker ${worker.number} by ${ms(worker.loop_lag_ms)}`).join(", "));
 }
 
