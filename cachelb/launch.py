@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import uvloop
@@ -36,6 +37,8 @@ def run(path: Path) -> int:
     Raises:
         ConfigError: The configuration cannot be used.
     """
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # which end a process that has no handlers yet
+        signal.signal(number, signal.SIG_IGN)
     config = _configuration(path)
     files = raise_file_limit(needed(config.limits.connections))
     if text := shortage(files, config.limits.connections):

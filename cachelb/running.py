@@ -60,7 +60,9 @@ def look(config: Config) -> Seen:
             said = int(status["pid"])
             if pid in (None, said):
                 return Seen(said, str(status["version"]), int(status["upgrade"]["tries"]), str(status["upgrade"]["problem"]))
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as exc:
+        except (KeyError, TypeError):
+            why.append(f"{address} does not say which process it is: an older version, or no director")
+        except (OSError, http.client.HTTPException, ValueError) as exc:
             why.append(f"{address} says: {exc}")
     if pid is None:
         raise RunningError(f"no director runs with this configuration ({'; '.join(why) or 'it has no pid_file and no admin'})")

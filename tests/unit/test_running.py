@@ -67,7 +67,7 @@ def test_it_is_found_by_either(tmp_path: Path):
         assert look(config(admin)) == look(config(admin, pid_file=str(path))) == Seen(os.getpid(), "9.9", 3, "why")
     with admin_of(status(1)) as admin:  # of another one
         assert look(config(admin, pid_file=str(path))) == Seen(os.getpid())
-    with admin_of({"state": "running"}) as admin, pytest.raises(RunningError, match=f"{admin} says: 'pid'"):
+    with admin_of({"state": "running"}) as admin, pytest.raises(RunningError, match=f"{admin} does not say which process it is"):
         look(config(admin))
     subject.close()
 
