@@ -66,9 +66,9 @@ names below without `cachelb_` and `_total`: in `farm`, `nodes[].counters` (with
 REASONS = """\
 ## Reasons
 
-How an exchange can end. The word is `reason` in an access log of the format `json` and in `cachelb_exchanges_ended_total`, and the
-counter `ended_WORD` in `farm` of `/api/v1/status`. Status 0: no answer could be sent, or one was already on its way. Error: because
-of a node, an origin or the director, not of the client. The type is that of `Proxy-Status` (RFC 9209).
+How an exchange can end. The word is `reason` in an access log of the format `json` and in `cachelb_exchanges_ended_total`, and
+the counter `ended_WORD` in `farm` of `/api/v1/status`. Status 0: no answer could be sent, or one was already on its way. Error:
+because of a node, an origin or the director, not of the client. The type is that of `Proxy-Status` (RFC 9209).
 """
 
 

@@ -46,7 +46,8 @@ def test_defaults_are_those_in_force():
 
 def test_a_comment_above_and_one_behind_are_both_read():
     source = (
-        "class AConfig:\n    '''Of a.'''\n\n    # above,\n    # in two lines\n    keys: Seconds = f(\n        1,\n    )  # behind\n"
+        "class AConfig:\n    '''Of a.'''\n\n"
+        "    # above,\n    # in two lines\n    keys: Seconds = f(\n        1,\n    )  # behind\n"
         "    # not this one\n\n    save_s: bool = 1\n\nclass Config:\n    index: AConfig = AConfig()\n"
     )
     first, second = reference.options(source)
