@@ -65,11 +65,11 @@ class Section(BaseModel):
 class ListenConfig(Section):
     """Where the director listens: "address:port", a list of them, or "" for nowhere."""
 
-    http: Addresses = (Address("0.0.0.0", 3128),)  # Squid's own port
-    icp: Addresses = ()  # udp
-    htcp: Addresses = ()  # udp
+    http: Addresses = (Address("0.0.0.0", 3128),)  # for clients: Squid's own port
+    icp: Addresses = ()  # udp; Squid's own is 3130
+    htcp: Addresses = ()  # udp; Squid's own is 4827
     store_log: Addresses = ()  # udp; where the nodes' cache_store_log feeds go
-    admin: Addresses = (Address("127.0.0.1", 3180),)  # never the world by default: it steers the farm
+    admin: Addresses = (Address("127.0.0.1", 3180),)  # API, page and metrics; never the world by default: it steers the farm
     # host names of this director besides the system's own: which absolute URLs of internal pages (the digest) mean us
     names: tuple[Annotated[str, BeforeValidator(check_host)], ...] = ()
 
@@ -105,7 +105,7 @@ class RelayConfig(Section):
     """How requests are relayed."""
 
     workers: Annotated[Literal["auto"] | int, PlainValidator(check_workers)] = "auto"  # processes; auto: one per core
-    via: Annotated[str, BeforeValidator(check_pseudonym)] = ""  # our name in Via; "": host name and port (see `load`)
+    via: Annotated[str, BeforeValidator(check_pseudonym)] = ""  # our name in Via; "": host name and port
     forwarded_for: Literal["append", "set", "delete", "off"] = "append"  # X-Forwarded-For; as Squid's forwarded_for on
     forwarded_for_hops: Annotated[int, Field(ge=1, le=1000)] = 64  # entries kept: as many as Squid follows
 
@@ -117,9 +117,9 @@ class RelayConfig(Section):
 class LimitsConfig(Section):
     """Bounds.  Reaching one is an answer with a reason (431, 414, 429, 503) or a closed idle connection."""
 
-    head_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 65536  # Squid's request_header_max_size
-    fields: Annotated[int, Field(ge=16, le=10_000)] = 256  # Apache has 100, nginx none; real requests have below 50
-    url_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 32768  # RFC 9110 asks for 8,000 at least
+    head_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 65536  # of a head: Squid's request_header_max_size
+    fields: Annotated[int, Field(ge=16, le=10_000)] = 256  # of a head: Apache has 100, nginx none; real requests have below 50
+    url_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 32768  # of a URL: RFC 9110 asks for 8,000 at least
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000  # clients, per worker; two descriptors each
     connections_per_client: Annotated[int, Field(ge=1, le=1_000_000)] = 4096  # per worker; for a downstream Squid
     idle_per_node: Annotated[int, Field(ge=0, le=65535)] = 256  # connections kept open to each node, over all workers
@@ -137,7 +137,7 @@ class TimeoutsConfig(Section):
     keep_alive_s: Seconds = 120.0  # an idle client connection: Squid's client_idle_pconn_timeout
     node_keep_alive_s: Seconds = 55.0  # an idle node connection: well below the same timeout of the node
     tunnel_idle_s: Seconds = 600.0  # CONNECT and Upgrade: above the pings of WebSockets and ssh
-    tunnel_total_s: Seconds = 86400.0  # Squid's client_lifetime
+    tunnel_total_s: Seconds = 86400.0  # of a tunnel in all: Squid's client_lifetime
     drain_s: Seconds = 30.0  # for exchanges to finish after SIGTERM: Kubernetes' and Envoy's order of magnitude
 
 
@@ -165,7 +165,7 @@ class HealthConfig(Section):
 class IcpConfig(Section):
     """What peers are answered by ICP, and by HTCP where [listen] has it."""
 
-    allow: tuple[Network, ...] | None = None  # None: as [access] allow
+    allow: tuple[Network, ...] | None = None  # not set: as [access] allow
     mode: Literal["index", "forward"] = "index"  # from memory, or by asking the owner each time
     rate_per_s: Annotated[int, Field(ge=0, le=10_000_000)] = 20_000  # queries of one source; 0: no limit. A busy Squid has 5,000
 
@@ -182,8 +182,8 @@ class IndexConfig(Section):
 class DigestConfig(Section):
     """The farm's cache digest."""
 
-    bits_per_entry: Annotated[int, Field(ge=1, le=127)] = 8  # Squid has 5, and takes up to 127 from others
-    rebuild_s: Annotated[float, Field(ge=1, le=WEEK_S, allow_inf_nan=False)] = 300.0  # Squid rebuilds hourly
+    bits_per_entry: Annotated[int, Field(ge=1, le=127)] = 8  # the size: Squid has 5, and takes up to 127 from others
+    rebuild_s: Annotated[float, Field(ge=1, le=WEEK_S, allow_inf_nan=False)] = 300.0  # between digests: Squid rebuilds hourly
     pause_s: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 0.15  # before the mask: Squid's bug 5510; 0: none
 
 

@@ -1,4 +1,4 @@
-"""The director in front of the farm, and the README's lines for a downstream Squid."""
+"""The director in front of the farm, and the guide's lines for a downstream Squid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cachelb.demo.farm import SquidFarm, free_port, wait_until
 from cachelb.demo.origin import OriginProcess, body
 from cachelb.demo.traffic import Errand, run_errands
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 
 
 def errands(word: str, count: int) -> list[Errand]:
@@ -41,13 +41,13 @@ def test_admin_and_log_are_readable(squid_farm: SquidFarm, start_director: Calla
     assert director.is_running
 
 
-def test_a_child_with_the_readmes_lines_never_goes_around_the_director(
+def test_a_child_with_the_guides_lines_never_goes_around_the_director(
     own_farm: Callable[..., SquidFarm], origin: OriginProcess, start_director: Callable[..., Director], unique: str
 ):
     farm = own_farm(2)
     icp_port = free_port("127.0.0.1", socket.SOCK_DGRAM)
     director = start_director(farm, listen=f'icp = "127.0.0.1:{icp_port}"\n')
-    snippet = re.findall(r"^```\n(icp_port .*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)[0]
+    snippet = re.findall(r"^```squidconf\n(icp_port .*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)[0]
     host, port = director.http
     snippet = snippet.replace("director.example.org parent 3128 3130", f"{host} parent {port} {icp_port}")
     snippet = snippet.replace("icp_port 3130", f"icp_port {free_port('0.0.0.0', socket.SOCK_DGRAM)}")

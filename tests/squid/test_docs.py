@@ -1,6 +1,6 @@
 """What the documentation tells to write into squid.conf and cachelb.toml is accepted, and does what it says.
 
-Nodes, a director and downstream Squids run with the very lines of docs/peers.md and README.md; replaced are addresses,
+Nodes, a director and downstream Squids run with the very lines of docs/peers.md and docs/guide.md; replaced are addresses,
 ports and directories, and what is said of the machine that they would run on.
 """
 
@@ -33,7 +33,7 @@ from icp.packet import Opcode
 
 ROOT = Path(__file__).parents[2]
 NODE = '[[node]]\nname = "cache1"\nhost = "10.0.0.11"\n'
-PEERS, README = ROOT / "docs" / "peers.md", ROOT / "README.md"
+PEERS, GUIDE, README = ROOT / "docs" / "peers.md", ROOT / "docs" / "guide.md", ROOT / "README.md"
 
 
 class Block(NamedTuple):
@@ -68,7 +68,7 @@ def blocks(path: Path) -> list[Block]:
     return found
 
 
-ALL = [*blocks(PEERS), *blocks(README)]
+ALL = [*blocks(PEERS), *blocks(GUIDE), *blocks(README)]
 SQUID_CONF = [block for block in ALL if block.is_squid_conf]
 TOML = [block for block in ALL if block.language == "toml"]
 
@@ -90,8 +90,9 @@ def squid_parse(text: str, directory: Path) -> str:
 
 def test_there_are_blocks_to_check():
     assert len([block for block in SQUID_CONF if block.where.startswith("peers")]) >= 7
-    assert len([block for block in SQUID_CONF if block.where.startswith("README")]) >= 2
-    assert {block.where.partition(":")[0] for block in TOML} == {"peers.md", "README.md"}
+    assert len([block for block in SQUID_CONF if block.where.startswith("guide")]) >= 3
+    assert {block.where.partition(":")[0] for block in TOML} == {"peers.md", "guide.md", "README.md"}
+    assert len([block for block in TOML if block.where.startswith("guide")]) >= 3
 
 
 @pytest.mark.parametrize("block", SQUID_CONF, ids=lambda block: block.where)
@@ -106,7 +107,7 @@ def test_squid_accepts_the_settings_named_in_tables(tmp_path: Path):
 
 
 def test_both_pages_show_the_same_downstream_squid():
-    assert block("Downstream Squids", "icp_port", README) == block("A downstream Squid", "icp_port")
+    assert block("Downstream Squids", "icp_port", GUIDE) == block("A downstream Squid", "icp_port")
 
 
 def test_a_line_that_squid_does_not_know_is_noticed(tmp_path: Path):
@@ -210,14 +211,14 @@ def node_lines(name: str, directory: Path, icp_port: int, store_log: int, more: 
         ("icp_port 3130", f"icp_port {icp_port}"),
         ("10 minutes", "10 seconds"),
     )
-    readme = replaced(
-        block("squid.conf of a node", "acl director", README),
+    guide = replaced(
+        block("squid.conf of a node", "acl director", GUIDE),
         ("10.0.0.5", DIRECTOR),
         ("cache1.example.org", f"{name}.test"),
         ("/var/log/squid", str(directory)),
         ("http_access deny to_localhost", "#"),
     )
-    return f"{peers}{readme}{more}"
+    return f"{peers}{guide}{more}"
 
 
 class Farm(NamedTuple):

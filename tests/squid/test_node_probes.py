@@ -47,7 +47,7 @@ def test_probes_can_be_kept_out_of_squids_log():
     farm = SquidFarm(1)
     node = farm.nodes[0]
     log = f"access_log stdio:{node.directory}/access.log"
-    # as the README tells operators to write it
+    # as docs/guide.md tells operators to write it
     node._settings = node._settings.replace(log, f"acl probe browser ^cachelb-probe\n{log} !probe")
     with farm:
         for _ in range(3):
