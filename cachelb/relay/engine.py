@@ -52,7 +52,7 @@ log = logging.getLogger("cachelb.relay")
 TICK_S = 0.2
 MEMO_LINE_BYTES: Final = 1024  # longer first lines and blocks are judged anew each time: the memos' memory is bounded by these
 MEMO_BLOCK_BYTES: Final = 2048
-MEMO_BLOCKS: Final = 4096
+MEMO_BLOCKS: Final = 8192
 # As how many entries longer ones count, for a plan holds some four copies of what it was made from.  With unique lines and
 # blocks of the worst length a worker grows by 100 MiB, without this by 255 (2026-11).
 LINE_UNIT_BYTES, BLOCK_UNIT_BYTES = 192, 768
