@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from cachelb.control import BYPASSED, HIT, MARKED, NO_SLOT, Sample
+from cachelb.relay.sightings import HASHED
 
 if TYPE_CHECKING:
     from cachelb.relay.exchange import Exchange
@@ -21,8 +22,6 @@ SAMPLES_PER_TICK = 40  # wanted; a tick is 0.2 s
 SAMPLES_MAX = 200  # in a tick, of all kinds
 LONG_BYTES: Final = 1 << 20
 URL_BYTES = 2048  # of longer ones nothing is remembered
-
-_HASHED = frozenset(("get", "only-if-cached"))
 
 
 class HotSamples:
@@ -53,7 +52,7 @@ class HotSamples:
             return
         target = exchange.target
         slot = target.slot if target is not None and target.is_node else NO_SLOT
-        flags = 0 if exchange.why in _HASHED else BYPASSED
+        flags = 0 if exchange.why in HASHED else BYPASSED
         if exchange.hit is not None:
             flags |= MARKED | HIT if exchange.hit else MARKED
         self.samples.append(Sample(slot, flags, weight, exchange.bytes_out, url))

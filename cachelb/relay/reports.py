@@ -15,6 +15,7 @@ from cachelb.errors import Reason
 from cachelb.logfile import LogFile
 from cachelb.relay import pages
 from cachelb.relay.attempts import TUNNEL
+from cachelb.relay.sightings import HASHED
 
 if TYPE_CHECKING:
     from cachelb.config import Config
@@ -44,7 +45,6 @@ _BYPASSES = {
     "learned": "bypassed_learned",
     "farm": "bypassed_farm_dead",
 }
-_HASHED = frozenset(("get", "only-if-cached"))
 _FARMS = frozenset(("digest", "purge", "manager"))  # answered for the farm
 
 
@@ -195,6 +195,6 @@ def hierarchy_of(exchange: Exchange, target: Target) -> str:
     """Squid's word for how the target was chosen, for the access log."""
     if not target.is_node:
         return "HIER_DIRECT"
-    if exchange.why not in _HASHED:
+    if exchange.why not in HASHED:
         return "ROUNDROBIN_PARENT"
     return "FIRSTUP_PARENT" if exchange.attempt else "CARP"

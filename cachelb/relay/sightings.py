@@ -41,7 +41,7 @@ AGAIN_MIN_S = 5.0  # of what is stale already, or nearly so
 STORED_AGAIN_S = 5.0  # of what was a miss: the index does not believe it while it may be older than a purge (cluster/index.py)
 
 ONLY_IF_CACHED = "only-if-cached"
-_HASHED = frozenset(("get", ONLY_IF_CACHED))
+HASHED = frozenset(("get", ONLY_IF_CACHED))
 # Answers with which Squid drops what it had, whatever becomes of the new one (http.cc, httpMaybeRemovePublic).
 _REPLACING = frozenset((200, 203, 300, 301, 302, 303, 403, 404, 405, 410))
 # A client that insists on the origin: what the node answers does not say that it had nothing.
@@ -61,7 +61,7 @@ class Sightings:
     def answered(self, exchange: Answer, target: Target, head: ResponseHead) -> None:
         """A node has answered: a miss, or a hit that is to be told again."""
         line = exchange.line
-        if exchange.why not in _HASHED or len(line.key) > URL_BYTES_MAX:
+        if exchange.why not in HASHED or len(line.key) > URL_BYTES_MAX:
             return
         is_get = line.method == b"GET"
         now, wall = self.engine.now, int(self.clock())
@@ -102,7 +102,7 @@ class Sightings:
     def broken(self, exchange: Answer, target: Target) -> None:
         """An answer has ended too early: if it was told to be stored, it is not."""
         line = exchange.line
-        if not exchange.hit and line.told_until and exchange.why in _HASHED and line.method == b"GET":
+        if not exchange.hit and line.told_until and exchange.why in HASHED and line.method == b"GET":
             line.told_until = 0.0
             self._tell(target, 0, line.key)
 
