@@ -11,6 +11,9 @@ CPU of a worker per request, 400 B on 32 kept connections, as a ratio to HAProxy
 
 ``icp`` and ``digest`` know nothing of this and can be used alone.  Compiled modules call each other past Python's import, so
 it is all or nothing: where one of them was imported from its source before ``cachelb``, the sources run.
+
+What compiled code does otherwise, seen here: a slice of bytes that ends before its start is a SystemError, not b"".
+``tests/fuzz/fuzz_compiled.py`` looks for more.
 """
 
 from __future__ import annotations

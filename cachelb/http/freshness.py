@@ -207,8 +207,7 @@ def _first(fields: bytes, low: bytes, name: bytes) -> bytes | None:
     at = low.find(name)
     if at < 0:
         return None
-    at += len(name)
-    return fields[at : fields.find(b"\r", at)].strip(b" \t")
+    return _line_from(fields, at + len(name)).strip(b" \t")
 
 
 def _joined(fields: bytes, low: bytes, name: bytes) -> bytes | None:
@@ -217,7 +216,13 @@ def _joined(fields: bytes, low: bytes, name: bytes) -> bytes | None:
     if value is None or low.count(name) == 1:
         return value
     ends = [at.end() for at in re.finditer(re.escape(name), low)]
-    return b",".join([fields[end : fields.find(b"\r", end)] for end in ends])
+    return b",".join([_line_from(fields, end) for end in ends])
+
+
+def _line_from(fields: bytes, start: int) -> bytes:
+    # a slice that ends before its start is b"", but a SystemError where mypyc has compiled it
+    end = fields.find(b"\r", start)
+    return fields[start:] if end < 0 else fields[start:end]
 
 
 def _expires(fields: bytes, low: bytes, date: int, lifetime: int, arrived: int) -> int:

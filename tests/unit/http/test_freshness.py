@@ -239,3 +239,9 @@ def test_whatever_a_head_says_the_answer_is_a_time(status: int, fields: list[tup
     text = head(*[f"{name}: {value}" for name, value in fields], dated=False)
     for until in (stored_until(status, text, now, delay_s), held_until(status, text, now)):
         assert 0 <= until <= FOREVER
+
+
+def test_fields_that_are_cut_short_give_a_time_all_the_same():
+    whole = head("Vary: Accept", "Cache-Control: max-age=5", "Vary: Range", "Expires: 0")
+    for size in range(len(whole)):
+        assert 0 <= stored_until(200, whole[:size], NOW) <= FOREVER
