@@ -20,11 +20,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _json_text
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 LINE_BYTES = 65536  # a line is never longer, so that it goes out in one write
 LONG_PART_BYTES = 1024  # kept of each part that came from outside where a line would be longer; six parts, \u00ff each
 CUT = b"..."  # the mark at the end of what was cut
+KEPT_PARTS: Final = 1024  # of each kind, by ``SquidLines``: a megabyte with parts as long as it keeps
+KEPT_PART_BYTES: Final = 256
 
 
 class Entry(NamedTuple):
@@ -75,24 +77,59 @@ def escape_quoted(text: bytes) -> bytes:
     return _UNQUOTABLE.sub(lambda match: _SHORT_ESCAPES.get(match[0][0]) or b"\\x%02x" % match[0][0], text) or b"-"
 
 
-def squid_line(entry: Entry) -> bytes:
-    """One line as Squid's native format has it.
+class SquidLines:
+    """Lines as Squid's native format has them.  What is the same in many of them is kept as it is written.
 
-    One ``translate`` over all foreign parts tells whether any of them needs to be escaped, which is rare.
+    One ``translate`` over a foreign part tells whether any of it needs to be escaped, which is rare.
     """
-    at, elapsed_ms, client, outcome, status, bytes_out, method, url, hierarchy, peer, content_type, _, _, _, _ = entry
-    host = peer.encode("utf-8", "replace")
-    mime = content_type
-    if b";" in mime:
-        mime = mime[: mime.index(b";")]
-    if not (method and url and host and mime) or (method + url + host + mime).translate(None, _VISIBLE):
-        method, url, host, mime = escape_url(method), escape_url(url), escape_url(host), escape_url(mime.strip())
-    # fmt: off
-    return b"%.3f %6d %b %b/%03d %d %b %b - %b/%b %b\n" % (
-        at, elapsed_ms, client.encode(), outcome.encode(), status, bytes_out,
-        method, url, hierarchy.encode(), host, mime,
-    )
-    # fmt: on
+
+    def __init__(self) -> None:
+        self._at_ms = -1
+        self._time = b""
+        self._elapsed = [b"%6d " % ms for ms in range(1000)]
+        self._clients: dict[str, bytes] = {}
+        self._results: dict[tuple[str, int], bytes] = {}
+        self._ends: dict[tuple[str, str, bytes], bytes] = {}
+
+    def line(
+        self, at: float, elapsed_ms: int, client: str, outcome: str, status: int, bytes_out: int, method: bytes, url: bytes,
+        hierarchy: str, peer: str, content_type: bytes,
+    ) -> bytes:  # fmt: skip
+        """The line of an ``Entry`` with these values, which may be longer than LINE_BYTES."""
+        at_ms = round(at * 1000)
+        if at_ms != self._at_ms:
+            self._time = b"%d.%03d " % divmod(at_ms, 1000)
+            self._at_ms = at_ms
+        what = method + b" " + url
+        if not (method and url) or method.translate(None, _VISIBLE) or url.translate(None, _VISIBLE):
+            what = escape_url(method) + b" " + escape_url(url)
+        end = self._ends.get((hierarchy, peer, content_type)) or self._end(hierarchy, peer, content_type)
+        elapsed = self._elapsed[elapsed_ms] if 0 <= elapsed_ms < 1000 else b"%6d " % elapsed_ms
+        result = self._results.get((outcome, status)) or self._result(outcome, status)
+        who = self._clients.get(client) or self._client(client)
+        return b"".join((self._time, elapsed, who, result, b"%d " % bytes_out, what, end))
+
+    def _end(self, hierarchy: str, peer: str, content_type: bytes) -> bytes:
+        mime = content_type[: content_type.index(b";")] if b";" in content_type else content_type
+        host = escape_url(peer.encode("utf-8", "replace"))
+        end = b" - %b/%b %b\n" % (hierarchy.encode(), host, escape_url(mime.strip()))
+        if len(peer) + len(content_type) <= KEPT_PART_BYTES:
+            if len(self._ends) >= KEPT_PARTS:
+                self._ends.clear()
+            self._ends[hierarchy, peer, content_type] = end
+        return end
+
+    def _result(self, outcome: str, status: int) -> bytes:
+        if len(self._results) >= KEPT_PARTS:
+            self._results.clear()
+        result = self._results[outcome, status] = b"%b/%03d " % (outcome.encode(), status)
+        return result
+
+    def _client(self, client: str) -> bytes:
+        if len(self._clients) >= KEPT_PARTS:
+            self._clients.clear()
+        who = self._clients[client] = client.encode() + b" "
+        return who
 
 
 @lru_cache(maxsize=4)
@@ -140,16 +177,18 @@ def json_line(entry: Entry) -> bytes:
     ).encode("ascii")
 
 
-FORMATS: dict[str, Formatter] = {"squid": squid_line, "combined": combined_line, "json": json_line}
+def _squid() -> Formatter:
+    line = SquidLines().line
+    return lambda entry: line(*entry[:11])
 
 
 def formatter(name: str) -> Formatter:
-    """The function that writes lines of format ``name``, one of ``FORMATS``; no line is longer than ``LINE_BYTES``.
+    """A function that writes lines of format ``name``: squid, combined or json; no line is longer than ``LINE_BYTES``.
 
     Raises:
         KeyError: There is no such format; the configuration has been checked before.
     """
-    plain = FORMATS[name]
+    plain = {"squid": _squid(), "combined": combined_line, "json": json_line}[name]
 
     def bounded(entry: Entry) -> bytes:
         line = plain(entry)

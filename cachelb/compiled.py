@@ -38,11 +38,11 @@ ROOT = Path(__file__).parent.parent
 
 # Those that a request passes through, and nothing else: what is not here can be replaced by a test, stepped into by a debugger.
 MODULES = (
-    "cachelb.counters",
+    *("cachelb.accesslog", "cachelb.counters", "cachelb.logfile"),
     *(f"cachelb.http.{name}" for name in ("caching", "fields", "framing", "freshness", "grammar", "head", "response")),
     *(f"cachelb.http.{name}" for name in ("rewrite", "url")),
-    *(f"cachelb.relay.{name}" for name in ("answer", "attempts", "client", "door", "ends", "engine", "exchange", "memo")),
-    *(f"cachelb.relay.{name}" for name in ("plan", "poller", "pump", "sightings", "upstream")),
+    *(f"cachelb.relay.{name}" for name in ("access", "answer", "attempts", "client", "door", "ends", "engine", "exchange")),
+    *(f"cachelb.relay.{name}" for name in ("memo", "plan", "poller", "pump", "sightings", "upstream")),
     *(f"cachelb.routing.{name}" for name in ("classify", "learned", "ring", "route", "table")),
     # and what an ICP query passes through, as far as that makes it faster
     # (not cluster.holdings: compiled, the restoring of a table that is larger than its limit did not end)

@@ -15,9 +15,6 @@ import logging
 import os
 import select
 import stat
-from collections.abc import Callable
-
-from cachelb.accesslog import Entry
 
 log = logging.getLogger("cachelb.log")
 
@@ -34,12 +31,11 @@ class LogFile:
         errors: attempts to open or write that failed since the start.
     """
 
-    def __init__(self, path: str, form: Callable[[Entry], bytes], pending_bytes: int = PENDING_BYTES) -> None:
+    def __init__(self, path: str, pending_bytes: int = PENDING_BYTES) -> None:
         """Open ``path`` for appending; "-" is standard output.  If it cannot be opened, every ``flush`` tries again."""
         self.path = path
         self.dropped = 0
         self.errors = 0
-        self._form = form
         self._limit = pending_bytes
         self._lines: list[bytes] = []
         self._size = 0
@@ -50,9 +46,8 @@ class LogFile:
         self._dropped_before = 0
         self._opened()
 
-    def append(self, entry: Entry) -> None:
-        """Take one line, to be written by the next ``flush``."""
-        line = self._form(entry)
+    def append(self, line: bytes) -> None:
+        """Take one line, with its line feed, to be written by the next ``flush``."""
         size = self._size + len(line)
         if size > self._limit:
             self.dropped += 1

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from cachelb.control import Purge, Purged, Seen
     from cachelb.handover import Published
     from cachelb.http.response import ResponseHead
+    from cachelb.relay.access import AccessLog
     from cachelb.relay.answer import Answer
     from cachelb.relay.client import Client
     from cachelb.relay.exchange import Exchange
@@ -115,7 +116,7 @@ class Engine:
         self.planner: Planner[Target]
         self.tails: list[bytes] = []
         self.via_line = b""
-        self.access_log: Callable[[Exchange, Reason], None] | None = None
+        self.access_log: AccessLog | None = None
         self.reports = Reports(self)
         self.origins = Origins(self)
         self.internal = Internal(self)

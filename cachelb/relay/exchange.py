@@ -393,7 +393,7 @@ class Exchange(Answer):
                 took = int((engine.clock() - self.started) * 1e6)
             note_us(self.target.counts, TOTAL_TIME, took)
         if engine.access_log is not None:
-            engine.access_log(self, reason)
+            engine.access_log.note(self, reason)
         self.download = None
         self.upload = None
         self.phase = IDLE

@@ -1,61 +1,19 @@
-"""What a relay tells people: one line per exchange, a bounded number of events."""
+"""What a relay tells people: the access log's file is cared for, a bounded number of events."""
 
 from __future__ import annotations
 
-import json
 import logging
 
-import pytest
-from fakes import get, ok
+from fakes import get
 
 from cachelb.counters import FARM_INDEX
-
-
-@pytest.fixture
-def logged(make_farm, tmp_path):
-    """A farm with an access log, and a function that waits for so many lines of it."""
-    path = tmp_path / "access.log"
-    farm = make_farm(log={"access": str(path), "access_format": "json"})
-
-    def lines(count):
-        farm.wait_until(lambda: path.exists() and path.read_text().count("\n") >= count, f"{count} lines")
-        return [json.loads(line) for line in path.read_text().splitlines()]
-
-    return farm, lines
-
-
-def test_the_second_owner_is_named(logged):
-    farm, lines = logged
-    farm.nodes[0].refuse()
-    farm.nodes[1].serve()
-    assert farm.ask(farm.url(0, 1)).status == 200
-    assert "n1" in json.dumps(lines(1)[0])
-
-
-def test_a_refusal_does_not_speak_of_the_request_before(logged):
-    farm, lines = logged
-    farm.nodes[0].serve(ok(b"", "X-Cache: HIT from n0"))
-    client = farm.connect()
-    client.send(get(farm.url(0)) + b"nonsense\r\n\r\n")
-    assert client.read_answer().status == 200
-    assert client.read_answer().status == 400
-    first, second = lines(2)
-    assert "n0" in json.dumps(first)
-    assert "n0" not in json.dumps(second)
-    assert "HIT" not in json.dumps(second)
-
-
-def test_the_page_and_the_log_share_an_id(logged):
-    farm, lines = logged
-    answer = farm.ask(farm.url(0), f"Via: 1.1 {farm.via}")
-    assert answer.fields[b"x-request-id"].decode() in json.dumps(lines(1)[0])
 
 
 def test_lines_that_are_lost_are_counted_through_restarts_reloads_and_the_end(make_farm, tmp_path, relay_errors):
     nowhere = tmp_path / "missing" / "access.log"
     farm = make_farm(log={"access": str(nowhere)})
     farm.engine.farm[FARM_INDEX["log_dropped"]] = 10  # as a restarted worker finds it in its block
-    farm.relay.call(lambda: setattr(farm.engine.reports.file, "_limit", 0))
+    farm.relay.call(lambda: setattr(farm.engine.reports.access.file, "_limit", 0))
     farm.nodes[0].serve()
     farm.ask(farm.url(0))
     farm.wait_until(lambda: farm.counter("log_dropped") == 11)

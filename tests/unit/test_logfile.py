@@ -11,22 +11,15 @@ from pathlib import Path
 import pytest
 
 from cachelb import logfile
-from cachelb.accesslog import Entry
 from cachelb.logfile import LogFile
 
-BLANK = Entry(0.0, 0, "", "", 0, 0, b"", b"", "", "", b"", b"", b"", "", "")
 
-
-def entry(text: bytes) -> Entry:
-    return BLANK._replace(url=text)
-
-
-def form(of: Entry) -> bytes:
-    return of.url + b"\n"
+def line(text: bytes) -> bytes:
+    return text + b"\n"
 
 
 def open_log(path: Path | str, pending_bytes: int = 1 << 20) -> LogFile:
-    return LogFile(str(path), form, pending_bytes)
+    return LogFile(str(path), pending_bytes)
 
 
 class FakeWrite:
@@ -52,11 +45,11 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 def test_lines_are_written_at_flush_in_order(tmp_path: Path) -> None:
     log = open_log(tmp_path / "a.log")
-    log.append(entry(b"one"))
-    log.append(entry(b"two"))
+    log.append(line(b"one"))
+    log.append(line(b"two"))
     assert (tmp_path / "a.log").read_bytes() == b""
     log.flush()
-    log.append(entry(b"three"))
+    log.append(line(b"three"))
     log.flush()
     log.flush()
     assert (tmp_path / "a.log").read_bytes() == b"one\ntwo\nthree\n"
@@ -68,7 +61,7 @@ def test_the_file_is_appended_to_and_not_readable_by_others(tmp_path: Path) -> N
     path = tmp_path / "a.log"
     for text in (b"one", b"two"):
         log = open_log(path)
-        log.append(entry(text))
+        log.append(line(text))
         log.flush()
         log.close()
     assert path.read_bytes() == b"one\ntwo\n"
@@ -79,7 +72,7 @@ def test_every_write_has_whole_lines_and_at_most_one_batch(tmp_path: Path, monke
     log = open_log(tmp_path / "a.log")
     fake = FakeWrite(monkeypatch)
     for i in range(5000):
-        log.append(entry(b"%d" % i * 9))
+        log.append(line(b"%d" % i * 9))
     log.flush()
     assert len(fake.calls) > 2
     assert all(len(call) <= logfile.BATCH_BYTES and call.endswith(b"\n") for call in fake.calls)
@@ -91,7 +84,7 @@ def test_a_line_longer_than_a_batch_is_one_write(tmp_path: Path, monkeypatch: py
     fake = FakeWrite(monkeypatch)
     long = b"x" * (logfile.BATCH_BYTES + 10)
     for text in (b"short", long, b"last"):
-        log.append(entry(text))
+        log.append(line(text))
     log.flush()
     assert fake.calls == [b"short\n", long + b"\n", b"last\n"]
 
@@ -102,7 +95,7 @@ def test_several_writers_do_not_mix_their_lines(tmp_path: Path) -> None:
     def work(name: bytes) -> None:
         log = open_log(path)
         for i in range(2000):
-            log.append(entry(name * 60))
+            log.append(line(name * 60))
             if i % 100 == 0:
                 log.flush()
         log.flush()
@@ -124,7 +117,7 @@ def test_lines_are_kept_while_the_disk_is_full_and_said_once(
     log = open_log(tmp_path / "a.log")
     fake = FakeWrite(monkeypatch, FULL, FULL, FULL)
     for text in (b"one", b"two", b"three"):
-        log.append(entry(text))
+        log.append(line(text))
         log.flush()
     assert log.errors == 3
     assert [record.levelname for record in caplog.records] == ["ERROR"]
@@ -140,12 +133,12 @@ def test_what_exceeds_the_bound_is_dropped_and_counted(tmp_path: Path, monkeypat
     log = open_log(tmp_path / "a.log", pending_bytes=20)
     fake = FakeWrite(monkeypatch, FULL)
     for _ in range(6):
-        log.append(entry(b"1234"))
+        log.append(line(b"1234"))
     log.flush()
     assert log.dropped == 2
     log.flush()
     assert fake.disk == b"1234\n" * 4
-    log.append(entry(b"next"))
+    log.append(line(b"next"))
     log.flush()
     assert fake.disk == b"1234\n" * 4 + b"next\n"
 
@@ -158,7 +151,7 @@ def test_a_line_that_was_cut_is_written_again_on_its_own_line(
     log = open_log(tmp_path / "a.log")
     fake = FakeWrite(monkeypatch, taken, 0, 1, 2)
     for text in (b"abc", b"def", b"ghi", b"jkl"):
-        log.append(entry(text))
+        log.append(line(text))
     for _ in range(5):
         log.flush()
     lines = fake.disk.split(b"\n")
@@ -171,10 +164,10 @@ def test_a_line_that_was_cut_is_written_again_on_its_own_line(
 def test_reopen_goes_on_in_a_new_file_after_rotation(tmp_path: Path) -> None:
     path, old = tmp_path / "a.log", tmp_path / "a.log.1"
     log = open_log(path)
-    log.append(entry(b"one"))
+    log.append(line(b"one"))
     path.rename(old)
     log.reopen()
-    log.append(entry(b"two"))
+    log.append(line(b"two"))
     log.flush()
     assert (old.read_bytes(), path.read_bytes()) == (b"one\n", b"two\n")
 
@@ -186,7 +179,7 @@ def test_a_failed_reopen_keeps_the_old_file(tmp_path: Path) -> None:
     folder.rename(old)
     log.reopen()
     assert log.errors == 1
-    log.append(entry(b"one"))
+    log.append(line(b"one"))
     log.flush()
     assert (old / "a.log").read_bytes() == b"one\n"
 
@@ -195,7 +188,7 @@ def test_a_deleted_file_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     log = open_log(path)
     path.unlink()
-    log.append(entry(b"one"))
+    log.append(line(b"one"))
     log.flush()
     assert path.read_bytes() == b"one\n"
 
@@ -206,7 +199,7 @@ def test_a_deleted_directory_is_an_error_until_it_is_back(tmp_path: Path, caplog
     log = open_log(folder / "a.log")
     (folder / "a.log").unlink()
     folder.rmdir()
-    log.append(entry(b"one"))
+    log.append(line(b"one"))
     log.flush()
     log.reopen()
     assert log.errors >= 1
@@ -219,7 +212,7 @@ def test_a_deleted_directory_is_an_error_until_it_is_back(tmp_path: Path, caplog
 @pytest.mark.parametrize("path", ["/nonexistent/a.log", "/", "a\0b"])
 def test_a_path_that_cannot_be_opened_raises_nothing(path: str) -> None:
     log = open_log(path)
-    log.append(entry(b"one"))
+    log.append(line(b"one"))
     log.flush()
     log.reopen()
     log.close()
@@ -234,7 +227,7 @@ def test_a_pipe_gets_batches_that_do_not_mix_and_never_blocks(tmp_path: Path) ->
     assert log.errors == 1  # no reader yet
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     for i in range(4000):
-        log.append(entry(b"%060d" % i))
+        log.append(line(b"%060d" % i))
     received = b""
     log.flush()  # more than the pipe holds: the rest waits
     while len(received) < 4000 * 61:
@@ -252,14 +245,14 @@ def test_a_reader_that_has_gone_is_an_error_not_a_signal(tmp_path: Path) -> None
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     log = open_log(path)
     os.close(reader)
-    log.append(entry(b"one"))
+    log.append(line(b"one"))
     log.flush()
     assert log.errors == 1
 
 
 def test_a_dash_is_standard_output_which_stays_open(capfd: pytest.CaptureFixture[str]) -> None:
     log = open_log("-")
-    log.append(entry(b"one"))
+    log.append(line(b"one"))
     log.flush()
     log.reopen()
     log.close()
@@ -271,7 +264,7 @@ def test_close_counts_what_could_not_be_written(tmp_path: Path, monkeypatch: pyt
     log = open_log(tmp_path / "a.log")
     FakeWrite(monkeypatch, FULL, FULL)
     for _ in range(3):
-        log.append(entry(b"x"))
+        log.append(line(b"x"))
     log.flush()
     log.close()
     assert log.dropped == 3

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachelb.accesslog import Entry, combined_line, squid_line
+from cachelb.accesslog import Entry, formatter
 from cachelb.simulate.logline import words_of
 
 NATIVE = b"1795234877.944     12 10.0.0.9 TCP_MEM_HIT/200 4321 GET http://a.example/b?c=d - HIER_NONE/- image/png"
@@ -100,8 +100,8 @@ def test_it_reads_what_the_director_writes(
     entry = Entry(
         at + 0.5, 7, "10.0.0.1", outcome, status, size, method, url, "CARP", "cache1", content_type, b"", agent, "id", "ok"
     )  # fmt: skip
-    words = words_of(squid_line(entry).rstrip(b"\n"))
+    words = words_of(formatter("squid")(entry).rstrip(b"\n"))
     assert words is not None
     assert (words[0], words[1], words[2], words[3]) == (b"%d" % at, f"{outcome}/{status}".encode(), b"%d" % size, method)
-    line = combined_line(entry).rstrip(b"\n")
+    line = formatter("combined")(entry).rstrip(b"\n")
     assert words_of(line) == (b"%d" % at, b"/%d" % status, b"%d" % size, method, words[4])

@@ -1,0 +1,117 @@
+"""What the access log says of an exchange that has ended.
+
+Left out: what a line looks like (``accesslog``), the file (``logfile``), when it is opened and written (``reports``).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from cachelb.accesslog import LINE_BYTES, Entry, SquidLines, formatter
+from cachelb.errors import Reason
+from cachelb.logfile import LogFile
+from cachelb.relay.attempts import TUNNEL
+from cachelb.relay.sightings import HASHED
+
+if TYPE_CHECKING:
+    from cachelb.relay.engine import Engine
+    from cachelb.relay.exchange import Exchange
+    from cachelb.relay.upstream import Target
+
+_DENIALS: Final = frozenset(
+    (
+        Reason.ACCESS_DENIED, Reason.PORT_DENIED, Reason.DESTINATION_DENIED, Reason.PURGE_DENIED, Reason.LOOP,
+        Reason.MANAGER_DENIED,
+    )
+)  # fmt: skip
+_TIMEOUTS: Final = frozenset(
+    (
+        Reason.CONNECT_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.BODY_STALLED, Reason.CLIENT_STALLED, Reason.BODY_TIMEOUT,
+        Reason.PURGE_TIMEOUT,
+    )
+)  # fmt: skip
+_FARMS: Final = frozenset(("digest", "purge", "manager"))  # answered for the farm
+_DONE: Final = Reason.DONE
+
+
+class AccessLog:
+    """The access log of one relay.
+
+    file: where its lines go.
+
+    Args:
+        path: of the file; "-" = standard output.
+        form: squid, combined or json.
+    """
+
+    def __init__(self, engine: Engine, path: str, form: str) -> None:
+        self.file = LogFile(path)
+        self._engine = engine
+        self._squid = SquidLines() if form == "squid" else None
+        self._line = formatter(form)
+
+    def note(self, exchange: Exchange, reason: Reason) -> None:
+        """Take the line of an exchange that has ended."""
+        at = time.time()
+        elapsed_ms = int((self._engine.clock() - exchange.started) * 1000)
+        line = exchange.line
+        target = exchange.target
+        if target is None:
+            hierarchy, peer = "HIER_NONE", "-"
+        else:
+            hierarchy, peer = hierarchy_of(exchange, target), target.name
+        outcome = outcome_of(exchange, reason)
+        if self._squid is not None:
+            text = self._squid.line(
+                at, elapsed_ms, exchange.client.ip, outcome, exchange.status, exchange.bytes_out,
+                line.method, line.key, hierarchy, peer, exchange.content_type,
+            )  # fmt: skip
+            if len(text) <= LINE_BYTES:
+                self.file.append(text)
+                return
+        fields = exchange.block.fields
+        self.file.append(
+            self._line(
+                Entry(
+                    at=at,
+                    elapsed_ms=elapsed_ms,
+                    client=exchange.client.ip,
+                    outcome=outcome,
+                    status=exchange.status,
+                    bytes_out=exchange.bytes_out,
+                    method=line.method,
+                    url=line.key,
+                    hierarchy=hierarchy,
+                    peer=peer,
+                    content_type=exchange.content_type,
+                    referer=fields.referer,
+                    user_agent=fields.user_agent,
+                    request_id=exchange.request_id,
+                    reason=reason.label,
+                )
+            )
+        )
+
+
+def outcome_of(exchange: Exchange, reason: Reason) -> str:
+    """Squid's result code for the access log; its own digests and purges are TCP_MISS to it."""
+    if exchange.phase == TUNNEL:
+        return "TCP_TUNNEL"
+    if reason is not _DONE and reason in _DENIALS:
+        return "TCP_DENIED"
+    if exchange.target is None and exchange.why not in _FARMS:
+        return "NONE_NONE"
+    code = "TCP_HIT" if exchange.hit else "TCP_MISS"
+    if reason is _DONE:
+        return code
+    return code + ("_TIMEDOUT" if reason in _TIMEOUTS else "_ABORTED")
+
+
+def hierarchy_of(exchange: Exchange, target: Target) -> str:
+    """Squid's word for how the target was chosen, for the access log."""
+    if not target.is_node:
+        return "HIER_DIRECT"
+    if exchange.why not in HASHED:
+        return "ROUNDROBIN_PARENT"
+    return "FIRSTUP_PARENT" if exchange.attempt else "CARP"
