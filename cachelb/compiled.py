@@ -46,7 +46,7 @@ MODULES = (
     *(f"cachelb.routing.{name}" for name in ("classify", "learned", "ring", "route", "table")),
     # and what an ICP query passes through, as far as that makes it faster
     # (not cluster.holdings: compiled, the restoring of a table that is larger than its limit did not end)
-    *("cachelb.cluster.index", "digest.key", "icp.answer", "icp.guard"),
+    *("cachelb.cluster.index", "cachelb.cluster.lookup", "digest.key", "icp.answer", "icp.batch", "icp.guard"),
 )
 
 in_use = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +20,7 @@ from .guard import DeniedBudget, Sources
 from .packet import MAX_URL, SRC_RTT, VERSION, Opcode, Query, header_fault, pack_reply, parse_query
 
 Holds = Callable[[bytes], bool | None]
-HoldsAll = Callable[[Sequence[bytes]], Sequence[bool | None]]
+HoldsAll = Callable[[list[bytes]], list[bool | None]]
 Ask = Callable[[bytes], Coroutine[Any, Any, bool | None]]
 Rtt = Callable[[bytes], tuple[int, int] | None]
 Answer = bytes | Coroutine[Any, Any, bytes] | None
@@ -30,13 +30,34 @@ Answer = bytes | Coroutine[Any, Any, bytes] | None
 _is_url: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*+:[!-~\x80-\xff]+").fullmatch
 
 
-_PLAIN_QUERY: Final = struct.Struct(">II")  # opcode, version and length; reqnum
-_PLAIN_REPLY: Final = struct.Struct(">II12x")
-_QUERY_HEAD: Final = Opcode.QUERY << 24 | VERSION << 16
-_HIT_HEAD: Final = Opcode.HIT << 24 | VERSION << 16
-_MISS_HEAD: Final = Opcode.MISS << 24 | VERSION << 16
+_QUERY: Final = Opcode.QUERY.value
+_VERSION: Final = VERSION
+_HIT_HEAD: Final = bytes((Opcode.HIT, VERSION))
+_MISS_HEAD: Final = bytes((Opcode.MISS, VERSION))
+_NO_NUMBER: Final = bytes(4)
+_NO_OPTIONS: Final = bytes(12)  # options, their data, and the sender's address, which nobody fills in
 _URL: Final = 24  # where it begins in a query, and how much longer a query is than its URL and NUL
 _LONGEST: Final = _URL + MAX_URL + 1
+_LENGTHS: Final = struct.pack(f">{_LONGEST + 1}H", *range(_LONGEST + 1))  # each length as a message has it
+
+
+def _is_plain(datagram: bytes) -> bool:
+    """Whether this is a sound query, but for what its URL says."""
+    size = len(datagram)
+    return (
+        _URL < size <= _LONGEST
+        and datagram[0] == _QUERY
+        and datagram[1] == _VERSION
+        and datagram[2] << 8 | datagram[3] == size
+        and datagram[4:8] != _NO_NUMBER
+        and datagram.find(0, _URL) == size - 1
+    )
+
+
+def _plain_reply(head: bytes, datagram: bytes) -> bytes:
+    """The reply to a query that is plain.  head: opcode and version."""
+    length = 2 * (len(datagram) - 4)
+    return b"%b%b%b%b%b" % (head, _LENGTHS[length : length + 2], datagram[4:8], _NO_OPTIONS, datagram[_URL:])
 
 
 class Outcome(IntEnum):
@@ -159,7 +180,6 @@ class Answerer:
         self._ask = ask
         self._is_simple = ask is None and self._rtt is None
         self._sources = Sources(allowed, rate_per_s, burst)
-        self._standing = self._sources.standing
 
     def answer(self, datagram: bytes, source: str, now: float) -> Answer:
         """The datagram to send back, a coroutine that will give it, or None.
@@ -169,7 +189,7 @@ class Answerer:
             source: The sender's IP address.
             now: Monotonic seconds; milliseconds are exact enough.
         """
-        may_ask = self._standing(source, now)
+        may_ask = self._sources.standing(source, now)
         if not may_ask:
             return self._turn_away(datagram, source, may_ask is None)
         if self._is_simple and self.serving and source not in self._denied.told:
@@ -180,13 +200,9 @@ class Answerer:
 
     def _plain(self, datagram: bytes) -> bytes | None:
         """A sound query in normal times, in one go: 1.0 us instead of 2.0 (2026-11).  None: not that, see ``_slow``."""
-        size = len(datagram)
-        if not _URL < size <= _LONGEST:
+        if not _is_plain(datagram):
             return None
-        head, reqnum = _PLAIN_QUERY.unpack_from(datagram)
         url = datagram[_URL:-1]
-        if head != _QUERY_HEAD + size or not reqnum or datagram[-1] or 0 in url:
-            return None
         try:
             is_held = self._holds(url)
         except Exception:  # _slow asks again and knows what to do
@@ -194,67 +210,57 @@ class Answerer:
         if not is_held and not _is_url(url):
             return None
         self.counts[0 if is_held else 1] += 1
-        return _PLAIN_REPLY.pack((_HIT_HEAD if is_held else _MISS_HEAD) + size - 4, reqnum) + datagram[_URL:]
+        return _plain_reply(_HIT_HEAD if is_held else _MISS_HEAD, datagram)
 
-    def answer_all(self, datagrams: Sequence[bytes], sources: Sequence[str], now: float) -> list[Answer]:
+    def answer_all(self, datagrams: list[bytes], sources: list[str], now: float) -> list[Answer]:
         """What ``answer`` gives for each of them, in their order.
 
-        Sound queries in normal times are looked up together: 1.3 us each, without the lookup, instead of 3 (2026-11).
+        Sound queries in normal times are looked up together: 0.5 us each, without the lookup, instead of 3 (2026-11).
         """
-        standing, told, unpack = self._standing, self._denied.told, _PLAIN_QUERY.unpack_from
-        is_plain = self._is_simple and self.serving
+        told = self._denied.told
+        is_simple = self._is_simple and self.serving
         answers: list[Answer] = []
-        add = answers.append
-        places: list[tuple[int, int]] = []  # of sound queries, with their reqnum
+        plain: list[int] = []  # places of sound queries
         urls: list[bytes] = []
-        for datagram, source in zip(datagrams, sources, strict=True):
-            may_ask = standing(source, now)
+        for place in range(len(datagrams)):
+            datagram, source = datagrams[place], sources[place]
+            may_ask = self._sources.standing(source, now)
             if not may_ask:
-                add(self._turn_away(datagram, source, may_ask is None))
-                continue
-            size = len(datagram)
-            if _URL < size <= _LONGEST and is_plain and source not in told:
-                head, reqnum = unpack(datagram)
-                url = datagram[_URL:-1]
-                if head == _QUERY_HEAD + size and reqnum and not datagram[-1] and 0 not in url:
-                    places.append((len(answers), reqnum))
-                    urls.append(url)
-                    add(None)
-                    continue
-            add(self._slow(datagram, source))
+                answers.append(self._turn_away(datagram, source, may_ask is None))
+            elif is_simple and (not told or source not in told) and _is_plain(datagram):
+                plain.append(place)
+                urls.append(datagram[_URL:-1])
+                answers.append(None)
+            else:
+                answers.append(self._slow(datagram, source))
         if urls:
-            self._answer_plain(places, urls, datagrams, sources, answers)
+            self._answer_plain(plain, urls, datagrams, sources, answers)
         return answers
 
     def _answer_plain(
-        self,
-        places: Sequence[tuple[int, int]],
-        urls: Sequence[bytes],
-        datagrams: Sequence[bytes],
-        sources: Sequence[str],
-        answers: list[Answer],
+        self, places: list[int], urls: list[bytes], datagrams: list[bytes], sources: list[str], answers: list[Answer]
     ) -> None:
         """Look up these URLs, and put the answers in their places."""
         try:
             held = self._holds_all(urls)
         except Exception:  # as above
             held = [None] * len(urls)
-        pack = _PLAIN_REPLY.pack
         hits = misses = 0
-        for (place, reqnum), url, is_held in zip(places, urls, held, strict=True):
+        for number in range(len(urls)):
+            place, is_held = places[number], held[number]
             datagram = datagrams[place]
             if is_held:
                 hits += 1
-                answers[place] = pack(_HIT_HEAD + len(datagram) - 4, reqnum) + datagram[_URL:]
-            elif is_held is not None and _is_url(url):
+                answers[place] = _plain_reply(_HIT_HEAD, datagram)
+            elif is_held is not None and _is_url(urls[number]):
                 misses += 1
-                answers[place] = pack(_MISS_HEAD + len(datagram) - 4, reqnum) + datagram[_URL:]
+                answers[place] = _plain_reply(_MISS_HEAD, datagram)
             else:
                 answers[place] = self._slow(datagram, sources[place])
         self.counts[0] += hits
         self.counts[1] += misses
 
-    def _holds_each(self, urls: Sequence[bytes]) -> list[bool | None]:
+    def _holds_each(self, urls: list[bytes]) -> list[bool | None]:
         found: list[bool | None] = []
         for url in urls:
             try:

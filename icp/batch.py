@@ -20,38 +20,23 @@ import sys
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate, count
-from typing import Any
+from typing import Any, Final
 
-# 8 save half of what can be saved, 32 nearly all; but the first one waits for its answer until the last one has its own
-SLOTS = 32
-SLOT_BYTES = 1 << 16  # any UDP payload; pages that no datagram has reached take no memory
-MAX_HOSTS = 10_000  # addresses remembered as text, 2 MB; a farm has tens of peers, the rest are forgers
-_NAME_BYTES = 32  # sockaddr_in has 16, sockaddr_in6 28
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+# 8 save half of what can be saved, 32 nearly all, 64 some more (service.py, MAX_FULL); but the first one waits for its answer
+# until the last one has its own: 0.3 ms
+SLOTS: Final = 64
+SLOT_BYTES: Final = 1 << 16  # any UDP payload; pages that no datagram has reached take no memory
+MAX_HOSTS: Final = 10_000  # addresses remembered as text, 2 MB; a farm has tens of peers, the rest are forgers
+_NAME_BYTES: Final = 32  # sockaddr_in has 16, sockaddr_in6 28
 
 
-class _Msghdr(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_bytes", ctypes.c_uint32),
-        ("iovecs", ctypes.c_void_p),
-        ("iovecs_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_bytes", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
+# struct mmsghdr, padded as the compiler pads it: name, its size, iovecs, their count, control, its size, flags; size
+_HEADER: Final = struct.Struct("@PIPNPNi0PI0P")
+_SIZE_AT: Final = struct.calcsize("@PIPNPNi0P")
+_IOVEC: Final = struct.Struct("@PN")
 
-
-class _Mmsghdr(ctypes.Structure):
-    _fields_ = (("header", _Msghdr), ("size", ctypes.c_uint32))
-
-
-_HEADER_BYTES = ctypes.sizeof(_Mmsghdr)
-_IOVEC_BYTES = ctypes.sizeof(_Iovec)
-_STARTS = range(0, SLOTS * SLOT_BYTES, SLOT_BYTES)
+_HEADER_BYTES: Final = _HEADER.size
+_IOVEC_BYTES: Final = _IOVEC.size
 
 
 def _calls() -> tuple[Any, Any] | None:
@@ -86,14 +71,12 @@ class Batch:
         self._incoming = self._base + headers_at
         self._outgoing = self._incoming + SLOTS * _HEADER_BYTES
         for place in range(2 * SLOTS):  # the first half receives, the second one sends
-            iovec = _Iovec.from_buffer(self._memory, iovecs_at + place * _IOVEC_BYTES)
-            iovec.base, iovec.size = self._base + place * SLOT_BYTES, SLOT_BYTES
-            header = _Mmsghdr.from_buffer(self._memory, headers_at + place * _HEADER_BYTES).header
-            header.name = self._base + self._names_at + place % SLOTS * _NAME_BYTES
-            header.name_bytes = 28 if self._is_v6 else 16
-            header.iovecs, header.iovecs_count = self._base + iovecs_at + place * _IOVEC_BYTES, 1
+            iovec = iovecs_at + place * _IOVEC_BYTES
+            _IOVEC.pack_into(self._memory, iovec, self._base + place * SLOT_BYTES, SLOT_BYTES)
+            name = self._base + self._names_at + place % SLOTS * _NAME_BYTES, 28 if self._is_v6 else 16
+            _HEADER.pack_into(self._memory, headers_at + place * _HEADER_BYTES, *name, self._base + iovec, 1, 0, 0, 0, 0)
         headers = memoryview(self._memory)[headers_at:iovecs_at].cast("I")
-        self._sizes_in = headers[_Mmsghdr.size.offset // 4 :: _HEADER_BYTES // 4]
+        self._sizes_in = headers[_SIZE_AT // 4 :: _HEADER_BYTES // 4]
         iovecs = memoryview(self._memory)[iovecs_at + SLOTS * _IOVEC_BYTES : end].cast("L")  # on Linux that is size_t
         self._bases_out, self._sizes_out = iovecs[::2], iovecs[1::2]
 
@@ -109,12 +92,19 @@ class Batch:
             return []
         self._count = received
         memory = self._memory
-        return [memory[at : at + size] for at, size in zip(_STARTS, self._sizes_in[:received].tolist(), strict=False)]
+        datagrams = []
+        at = 0
+        for size in self._sizes_in[:received].tolist():
+            datagrams.append(memory[at : at + size])
+            at += SLOT_BYTES
+        return datagrams
 
     def hosts(self) -> list[str]:
         """The IP address that each of the datagrams came from."""
-        hosts = self._hosts
-        names = self._memory[self._names_at : self._names_at + self._count * _NAME_BYTES]
+        hosts, total = self._hosts, self._count
+        names = self._memory[self._names_at : self._names_at + total * _NAME_BYTES]
+        if names == names[:_NAME_BYTES] * total:  # one busy peer; saves 0.1 us a datagram (2026-11)
+            return [hosts[names[8:24] if self._is_v6 else names[4:8]]] * total
         return [hosts[raw] for (raw,) in self._iter_hosts(names)]
 
     def address(self, place: int) -> tuple[str, int] | tuple[str, int, int, int]:

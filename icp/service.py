@@ -46,7 +46,7 @@ from .batch import SLOTS, Batch
 
 Reply = bytes | Coroutine[Any, Any, bytes | None] | None
 Answer = Callable[[bytes, str, float], Reply]
-AnswerAll = Callable[[Sequence[bytes], Sequence[str], float], Sequence[Reply]]
+AnswerAll = Callable[[list[bytes], list[str], float], Sequence[Reply]]
 Send = Callable[[bytes, Any], int]
 Bind = Callable[[str, int], socket.socket]
 
@@ -58,8 +58,9 @@ _SO_RCVBUFFORCE = 33
 MAX_PENDING = 1024  # answers still being found out; at 3 ms each that is 340,000 a second
 # Datagrams that are answered singly after it was found that no more wait: to look in vain costs 2 us
 PAUSE = 8
-# Full batches in a row before the event loop's other work has its turn: 4 ms.  libuv calls at most LIBUV_READS times in one go
-MAX_FULL = 16
+# Full batches in a row before the event loop's other work has its turn: 4 ms.  libuv calls at most LIBUV_READS times in one go,
+# and these are answered singly, at twice the cost
+MAX_FULL = 14
 LIBUV_READS = 32
 FLOOD_PER_S = 1000  # datagrams without an answer, from then on a flood; they cost 0.2 % of a CPU
 SIEVE_S = 10.0  # so long what is nothing is dropped in the kernel; then it is seen whether the flood is over
@@ -333,7 +334,7 @@ class _Receiver(asyncio.DatagramProtocol):
             service.kept_silent(silent, now)
         return len(places), batch.send([answers[place] for place in places], places)  # type: ignore[misc]
 
-    def _answer_each(self, datagrams: Sequence[bytes], hosts: Sequence[str], now: float) -> list[Reply]:
+    def _answer_each(self, datagrams: list[bytes], hosts: list[str], now: float) -> list[Reply]:
         answers: list[Reply] = []
         for datagram, host in zip(datagrams, hosts, strict=True):
             try:

@@ -22,11 +22,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from .lookup import held
 from .record import (
     BUCKETS,
     GENERATION,
     GONE,
-    HEAD,
     KEY_BYTES,
     RECORD,
     SLOT,
@@ -170,20 +170,7 @@ class Holdings:
 
     def holds_all(self, keys: Iterable[bytes], now: float, live: int, margin_s: int = MARGIN_S) -> list[bool]:
         """The same for each of `keys`."""
-        buckets, bits, unpack, until = self._buckets, self._bits, TAIL.unpack_from, now + margin_s
-        found = []
-        for key in keys:
-            bucket = buckets[HEAD.unpack_from(key)[0] >> 14]
-            rest = key[2:]
-            at = bucket.find(rest)
-            while at >= 0:
-                if at % _SIZE == 0:
-                    expires, tag = unpack(bucket, at + TAIL_AT)
-                    if live & bits[tag & SLOT] and (expires > until or not expires):
-                        break
-                at = bucket.find(rest, at + 1)
-            found.append(at >= 0)
-        return found
+        return held(self._buckets, self._bits, keys, int(now + margin_s), live)
 
     def holders(self, key: bytes) -> list[Holding]:
         """All that is recorded of `key`, fresh or not: whom a purge must reach."""

@@ -79,7 +79,7 @@ class Index:
         canonical = self.canonical(url)
         return canonical != url and self.holdings.holds(store_key(canonical), now, self.live)
 
-    def holds_all(self, urls: Sequence[bytes]) -> list[bool | None]:
+    def holds_all(self, urls: list[bytes]) -> list[bool | None]:
         """What ``holds`` says of each URL, None where it raises BadUrl; 1.3 us each (2026-11)."""
         now = self.clock()
         found: list[bool | None] = list(self.holdings.holds_all(store_keys(urls), now, self.live))

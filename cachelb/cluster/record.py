@@ -25,8 +25,6 @@ BUCKETS = 1 << 18
 # Slots, and with them nodes, are numbered with 12 bits.
 SLOTS = 4096
 RECORD = struct.Struct("<14sIH")
-# The beginning of a key, of which 18 bits are the bucket's number.
-HEAD = struct.Struct(">I")
 # The end of one record; the ends of many.
 TAIL = struct.Struct("<IH")
 TAILS = struct.Struct("<14xIH")

@@ -109,6 +109,7 @@ async def serve() -> None:
 SCENARIOS: dict[str, dict[str, Any]] = {
     "32 under way": {},
     "pushed": {"sleeps": False},
+    "256, pushed": {"under_way": 256, "sleeps": False},
     "one at a time": {"under_way": 1},
     "with garbage": {"garbage": True},
 }
