@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachelb import control
 from cachelb.cluster.forward import Forward
+from cachelb.cluster.icpprobes import IcpProbes
 from cachelb.cluster.index import Index
 from cachelb.cluster.intake import Intake
 from cachelb.cluster.keeper import Keeper, Legacy
@@ -73,6 +74,7 @@ class OneCache:
         self.owners = Owners()
         self.purger = Purger(self.index, self.owners)
         self.forward = Forward(self.index, self.owners)
+        self.icp_probes = IcpProbes(self.forward.client)
         self.node_digests = NodeDigests(self.index)
         self.store_logs = StoreLogs(self.index, self.node_digests.ask_now, bind)
         self.merged = MergedDigest(self.index, self._publish)
@@ -132,7 +134,7 @@ class OneCache:
 
     def jobs(self) -> list[Callable[[], Awaitable[None]]]:
         """What runs for ever."""
-        return [self._sweep, self.merged.run, self.keeper.run, self.node_digests.run]
+        return [self._sweep, self.merged.run, self.keeper.run, self.node_digests.run, self.icp_probes.run]
 
     async def _sweep(self) -> None:
         while True:
@@ -208,7 +210,7 @@ class OneCache:
         """These nodes from now on, in these states."""
         self.index.place(views)
         self.owners.place(views)
-        for part in (self.purger, self.forward, self.node_digests, self.store_logs, self.merged, self.keeper):
+        for part in (self.purger, self.forward, self.icp_probes, self.node_digests, self.store_logs, self.merged, self.keeper):
             part.place(views)
         self.serve(self._is_ready)
 

@@ -31,6 +31,7 @@ PURE = (
     "cachelb/cluster/backlog.py",
     "cachelb/cluster/holdings.py",
     "cachelb/cluster/index.py",
+    "cachelb/cluster/lookup.py",
     "cachelb/cluster/owners.py",
     "cachelb/cluster/record.py",
     "cachelb/cluster/schedule.py",

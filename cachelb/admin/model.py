@@ -80,6 +80,7 @@ class Node(Document):
     addresses: list[str]
     port: int
     icp_port: int
+    icp: str = Field(description="what it said when it was last asked by ICP; empty if it was not")
     weight: float = Field(description="in force")
     state: State = Field(description="in force: up, drain, down (by the operator) or dead (by health)")
     share: float = Field(description="part of its own keys that it takes: below 1 while it returns slowly")

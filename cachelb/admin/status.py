@@ -144,6 +144,7 @@ class Reader:
                     "addresses": list(view.addresses),
                     "port": view.port,
                     "icp_port": view.icp_port,
+                    "icp": supervisor.onecache.icp_probes.told.get(view.name, ""),
                     "weight": view.weight,
                     "state": view.state,
                     "share": view.share,

@@ -74,13 +74,16 @@ class _Node:
 
 
 class Forward:
-    """Asks owners.  All of it runs in one event loop."""
+    """Asks owners.  All of it runs in one event loop.
+
+    client: on whose sockets.
+    """
 
     def __init__(self, index: Index, owners: Owners, clock: Callable[[], float] = time.monotonic) -> None:
         self._index = index
         self._owners = owners
         self._clock = clock
-        self._client = IcpClient()
+        self.client = IcpClient()
         self._nodes: dict[int, _Node] = {}  # by slot
         self._counts: Counter[str] = Counter()
 
@@ -112,7 +115,7 @@ class Forward:
 
     def close(self) -> None:
         """Stop at once; whoever still waits is answered from the index."""
-        self._client.close()
+        self.client.close()
 
     async def _ask_owner(self, url: bytes) -> bool | None:
         """What the owner of a canonical URL says; None: nothing of use."""
@@ -123,7 +126,7 @@ class Forward:
             return None
         node.under_way += 1
         try:
-            answer = await self._client.query(node.address, url, TIMEOUT_S)
+            answer = await self.client.query(node.address, url, TIMEOUT_S)
         except (OSError, ValueError):  # no socket; no packet can carry the URL
             self._counts["skipped"] += 1
             return None

@@ -9,14 +9,30 @@ from collections.abc import Callable
 
 import pytest
 
+from cachelb.cluster.icpprobes import DENIED, IcpProbes
 from cachelb.demo.farm import SquidFarm, wait_until
+from cachelb.demo.squid import Squid
 from cachelb.nodes.health import Change, Health, HealthPolicy
 from cachelb.nodes.probes import Prober, probe
+from cachelb.snapshot import NodeView
+from icp.client import IcpClient
 
 
 def counters(farm: SquidFarm) -> dict[str, str]:
     lines = farm.nodes[0].manager("counters").splitlines()
     return dict(line.split(" = ", 1) for line in lines if " = " in line)
+
+
+async def said_by_icp(node: Squid) -> str:
+    async with IcpClient() as client:
+        probes = IcpProbes(client)
+        probes.place([NodeView("n", 0, (node.host,), node.http_port, 1.0, "up", 1.0, node.icp_port)])
+        task = asyncio.create_task(probes.run())
+        async with asyncio.timeout(5):
+            while not probes.told:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        task.cancel()
+        return probes.told["n"]
 
 
 def test_squid_answers_a_probe_itself_and_counts_no_hit(squid_farm: SquidFarm):
@@ -55,6 +71,15 @@ def test_probes_can_be_kept_out_of_squids_log():
         node.exchange(b"GET http://127.0.0.1:1/ HTTP/1.0\r\n\r\n")
         assert wait_until(lambda: any(e.method == "GET" for e in node.access_log()), 2.0)
         assert not any(e.url == "http://probe.invalid/" for e in node.access_log())
+
+
+def test_squid_answers_a_probe_by_icp(squid_farm: SquidFarm):
+    assert asyncio.run(said_by_icp(squid_farm.nodes[0])).startswith("MISS in ")
+
+
+def test_a_squid_that_denies_icp_says_so(own_farm: Callable[..., SquidFarm]):
+    node = own_farm(1, extra=["icp_access deny all"]).nodes[0]
+    assert asyncio.run(said_by_icp(node)) == DENIED
 
 
 def test_a_paused_squid_is_dead_within_three_intervals_and_a_killed_one_too(own_farm: Callable[..., SquidFarm]):

@@ -14,9 +14,9 @@ A director with three nginx as nodes, loaded by wrk as in the comparison with ot
 With one worker the director is alone on CPU 0, where its two processes compete; all else is on CPU 1.  With two workers all
 compete everywhere.
 
-2026-11, two CPUs that had other work too: one worker, busy: median 0.10 ms, 1 to 4 % later than 1 ms, nearly all of them because
-of that other work; without ``priority.prompt`` 3 to 9 %.  Two workers: 6 to 11 %, without it 13 to 17 %.  A flood slows HTTP by
-nothing that could be measured.
+2026-11, one worker, busy: median 0.12 ms, 99 % within 0.8 ms; without the nice value of ``priority.prompt`` within 1 to 5 ms, for
+then the supervisor waits for the worker's turn to end.  Two workers: 99 % within 3.2 ms, for beside them nginx and wrk compete,
+which are no children of the director's.  A flood slows HTTP by nothing that could be told from the scatter of this machine.
 
 Left out: answers per second and their cost (``icp``).
 """

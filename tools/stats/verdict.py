@@ -170,6 +170,11 @@ def _serving(farm: Farm) -> Iterator[Finding]:
         return
     icp = of(of(farm.status, "onecache"), "icp")
     speaks = any(listener.get("kind") in ("icp", "htcp") for listener in listed(farm.status, "listeners"))
+    if icp.get("mode") == "forward":
+        for node in listed(farm.status, "nodes"):
+            if str(node.get("icp", "")).startswith(("no answer", "DENIED")):
+                text = f"{node.get('name')} gives no answers by ICP, which [icp] mode forward asks for: {node['icp']}"
+                yield Finding(WARN, "peers", text, "icp_port and icp_access in its squid.conf; docs/peers.md")
     if speaks and icp.get("mode") != "off" and icp.get("serving") is False and farm.status.get("state") == "running":
         yield Finding(WARN, "peers", "peers are told not to fetch from here (ICP MISS_NOFETCH)", "docs/peers.md")
 
