@@ -96,18 +96,17 @@ class SquidLines:
         hierarchy: str, peer: str, content_type: bytes,
     ) -> bytes:  # fmt: skip
         """The line of an ``Entry`` with these values, which may be longer than LINE_BYTES."""
-        at_ms = round(at * 1000)
+        at_ms = int(at * 1000 + 0.5)
         if at_ms != self._at_ms:
             self._time = b"%d.%03d " % divmod(at_ms, 1000)
             self._at_ms = at_ms
-        what = method + b" " + url
-        if not (method and url) or method.translate(None, _VISIBLE) or url.translate(None, _VISIBLE):
-            what = escape_url(method) + b" " + escape_url(url)
+        if method != b"GET" or not url or url.translate(None, _VISIBLE):
+            method, url = escape_url(method), escape_url(url)
         end = self._ends.get((hierarchy, peer, content_type)) or self._end(hierarchy, peer, content_type)
         elapsed = self._elapsed[elapsed_ms] if 0 <= elapsed_ms < 1000 else b"%6d " % elapsed_ms
         result = self._results.get((outcome, status)) or self._result(outcome, status)
         who = self._clients.get(client) or self._client(client)
-        return b"".join((self._time, elapsed, who, result, b"%d " % bytes_out, what, end))
+        return b"%b%b%b%b%b %b %b%b" % (self._time, elapsed, who, result, str(bytes_out).encode(), method, url, end)
 
     def _end(self, hierarchy: str, peer: str, content_type: bytes) -> bytes:
         mime = content_type[: content_type.index(b";")] if b";" in content_type else content_type
