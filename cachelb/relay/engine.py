@@ -284,7 +284,7 @@ class Engine:
         block = self.blocks.get(rest)
         if block is None:
             return None, None
-        line = self.lines.get(first)
+        line = self.lines.young.get(first) or self.lines.get_offered(first)
         if line is None and len(first) <= min(MEMO_LINE_BYTES, self.limits.url_bytes):
             line = self.planner.plan_usual_line(first)
             if line is not None:

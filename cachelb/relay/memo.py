@@ -43,6 +43,16 @@ class Memo(Generic[K, V]):
                 self.put(key, value)
         return value
 
+    def get_offered(self, key: K) -> V | None:
+        """As ``get`` for a key that is not young, without a look where it cannot be found: it was not offered lately.
+
+        To look in vain through what is old costs 0.3 us more, of cold memory (2026-11).
+        """
+        if not self.old:
+            return None
+        number = hash(key)
+        return self.get(key) if self._offered[number & (_PLACES - 1)] == (number >> 16 & 0x7F) + 1 else None
+
     def offer(self, key: K, value: V) -> None:
         """Remember ``value``; once the memo has been full, only if its key has been offered before, not long ago.
 

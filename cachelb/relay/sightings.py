@@ -60,14 +60,14 @@ class Sightings:
 
     def answered(self, exchange: Answer, target: Target, head: ResponseHead) -> None:
         """A node has answered: a miss, or a hit that is to be told again."""
+        if head.hit and self._hits >= HITS_PER_TICK:
+            return
         line = exchange.line
         if exchange.why not in HASHED or len(line.key) > URL_BYTES_MAX:
             return
         is_get = line.method == b"GET"
         now, wall = self.engine.now, int(self.clock())
         if head.hit:
-            if self._hits >= HITS_PER_TICK:
-                return
             self._hits += 1
             # A HEAD is answered from an object of its own, too, for which nobody asks.
             until = held_until(head.status, head.head, wall) if is_get else 0

@@ -91,3 +91,16 @@ def test_a_flood_of_what_comes_once_pushes_nothing_out():
     for key in range(100, 164):  # their tags are in different places
         memo.offer(key, key)
     assert [memo.get(key) for key in range(5)] == list(range(5))
+
+
+def test_what_is_old_is_found_again_if_it_was_offered():
+    memo: Memo[int, int] = Memo(4)
+    for i in range(5):  # 0 to 3 are old now
+        memo.offer(i, i)
+    assert memo.get_offered(2) is None  # it came before there was anything to forget
+    memo.offer(2, 2)
+    assert memo.get_offered(2) == 2
+    assert 2 in memo.young
+    assert memo.get_offered(99) is None
+    memo.clear()
+    assert memo.get_offered(2) is None
