@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 # without a terminal nobody can press Ctrl-C: then the demo runs once and ends
 DEMO ?= $(shell [ -t 0 ] || echo --once)
 TESTS ?=
+# tests mostly wait, so more of them at once than there are CPUs
+JOBS ?= $(shell expr $$(nproc) + 1)
 # seconds for each fuzz target; FUZZ="icp --seed 123" for one of them
 FUZZ_S ?= 60
 FUZZ ?=
@@ -41,9 +43,10 @@ demo: setup
 
 # the sources, then what a request passes through once more, compiled
 test: setup
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(or $(TESTS),-n $(JOBS) --dist worksteal -m "not alone")
+	@[ -n "$(TESTS)" ] || $(BIN)/python -m pytest -m alone
 	@[ -n "$(TESTS)" ] || ! CACHELB_COMPILED=1 $(BIN)/python -c "import cachelb" 2>/dev/null || \
-	  CACHELB_COMPILED=1 $(BIN)/python -m pytest -r fE tests/relay tests/unit/http tests/unit/routing
+	  CACHELB_COMPILED=1 $(BIN)/python -m pytest -r fE -n $(JOBS) tests/relay tests/unit/http tests/unit/routing
 
 fuzz: venv
 	CACHELB_COMPILED=0 $(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_S) $(FUZZ)

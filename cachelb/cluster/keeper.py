@@ -233,7 +233,7 @@ class Keeper:
                 self._lock = -1
                 why = "another director keeps its state there"
             else:
-                why = f"{exc.strerror}" if directory.is_dir() else "no such directory"
+                why = "no such directory" if isinstance(exc, FileNotFoundError | NotADirectoryError) else f"{exc.strerror}"
             self._tell(f"[index] state {directory}: {why}: what the nodes hold is not kept over a restart")
         return self._lock >= 0
 

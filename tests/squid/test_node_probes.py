@@ -45,7 +45,7 @@ def test_squid_answers_a_probe_itself_and_counts_no_hit(squid_farm: SquidFarm):
     assert after["server.all.requests"] == before["server.all.requests"]
 
     def logged() -> list[tuple[str, str]]:
-        return [(e.result, e.hierarchy) for e in node.access_log() if e.url == "http://probe.invalid/"]
+        return [(e.result, e.hierarchy) for e in node.access_log() if e.url == "http://probe.invalid/" and e.method == "TRACE"]
 
     assert wait_until(lambda: bool(logged()), 2.0)
     assert set(logged()) == {("NONE_NONE", "HIER_NONE/-")}

@@ -135,7 +135,7 @@ def environment() -> dict[str, str]:
 @as_root
 def test_a_director_binds_a_low_port_as_root_and_serves_and_upgrades_as_nobody(director: Make, tmp_path: Path):
     python = python_of_nobody()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
     (tmp_path / "log").mkdir()
     (tmp_path / "log").chmod(0o755)

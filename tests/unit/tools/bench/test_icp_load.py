@@ -65,7 +65,7 @@ def test_a_turn_counts_answers_and_hits(ours, scenario: str):
     assert turn.lost == 0
     assert turn.hits == pytest.approx(0.5, abs=0.1)
     assert (turn.p99_us >= turn.median_us > 0) == (scenario == "one at a time")
-    assert (turn.load_us > 0) == (scenario != "pushed")
+    assert (turn.load_us > 0) == ("pushed" not in scenario)
     assert (answerer.faults["version"] > before) == (scenario == "with garbage")
 
 
