@@ -56,6 +56,7 @@ def least_epoch(director: Director) -> int:
     return min(worker["epoch"] for worker in call(director, "/api/v1/status")["workers"])
 
 
+@pytest.mark.alone
 def test_draining_under_load_loses_nothing_and_moves_only_the_nodes_own_keys(director: Director, origin: OriginProcess):
     paths = static_paths("drain", 60)
     with Load(director.http, origin, cycle(paths), clients=8) as load:
