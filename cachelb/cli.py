@@ -101,6 +101,8 @@ def _explain(options: argparse.Namespace) -> int:
     config = load(options.config)
     found = explain(config, options.url, options.method, options.header, options.client, host_names=host_names())
     print(json.dumps(found.as_dict(), indent=2) if options.json else render(found), end="\n" if options.json else "")
+    if found.kind == "hash" and not options.json:
+        print("by the file alone: what answers have taught a running director, its admin page and cachelb-stats --watch (e) know")
     return 0
 
 

@@ -1,13 +1,13 @@
 """What the director would do with one request, and why: the answer to "which node owns this URL?".
 
 It asks the very functions that the relay asks (``relay.plan``), so that what it says is what happens.
-Left out: what answers have taught (only a running director knows), and everything that needs a socket.
+Left out: everything that needs a socket.  What answers have taught only a running director knows, and tells (``taught``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import request_body
 from cachelb.http.head import Limits, scan_request
 from cachelb.relay.plan import OWNERS, BlockPlan, LinePlan, Planner, plan_settings
-from cachelb.routing.classify import Kind
+from cachelb.routing.classify import Kind, Verdict
 from cachelb.routing.guard import is_within
 from cachelb.routing.ring import Member
 from cachelb.routing.route import NodeState, admission, pick
@@ -99,6 +99,7 @@ def explain(
     client: str = "127.0.0.1",
     states: Mapping[str, tuple[NodeState, float]] | None = None,
     host_names: Iterable[str] = (),
+    taught: Callable[[bytes, bytes], str | None] = lambda key, segment: None,
 ) -> Explanation:
     """Say what would happen to a request.
 
@@ -108,6 +109,7 @@ def explain(
         client: Its IP address.
         states: Per node, its state and the part of its keys that it takes while it returns; default: as configured.
         host_names: How the director's host is called.
+        taught: What answers have taught about a key and its segment, as ``Learned.lookup`` has it.
 
     Raises:
         BadQuestionError: There is a line break in it, ``client`` is no address, a header is none.
@@ -118,7 +120,7 @@ def explain(
         raise BadQuestionError(f"{client!r} is not the IP address of a client") from exc
     states = states or {}
     asked = {"method": method, "url": url, "client": client}
-    question = _Question(config, asked, states, planner_of(config, states, host_names))
+    question = _Question(config, asked, states, planner_of(config, states, host_names), taught)
     data = _head(method, url, headers)
     limits = config.limits
     try:
@@ -173,8 +175,10 @@ class _Question:
         asked: dict[str, Any],
         states: Mapping[str, tuple[NodeState, float]],
         planner: Planner[str],
+        taught: Callable[[bytes, bytes], str | None],
     ) -> None:
         self.config = config
+        self.taught = taught
         self.asked = asked
         self.client = str(asked["client"]).encode()
         self.states = states
@@ -195,6 +199,8 @@ class _Question:
         if verdict.kind is Kind.REFUSE:
             return self.refused(verdict.reason or Reason.BAD_REQUEST, verdict.why, **known)
         rule = verdict.why.removeprefix("rule ") if verdict.why.startswith("rule ") else ""
+        if verdict.kind is Kind.HASH and line.url is not None and (why := self.taught(line.key, line.segment)):
+            verdict = Verdict(Kind.BYPASS, why)
         known |= {"kind": verdict.kind.value, "why": verdict.why, "rule": rule}
         if verdict.kind is Kind.PURGE and not may_purge:
             known["why"] = f"{self.asked['client']} is in no network of [access] purge"

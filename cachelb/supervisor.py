@@ -382,8 +382,8 @@ class Supervisor:
 
     def _heard(self, worker: Worker, kind: bytes, payload: bytes) -> None:
         """A worker has said something that is not about itself."""
-        if kind == control.HOT:
-            self.desk.heard(payload)
+        if kind in (control.HOT, control.LESSONS):
+            self.desk.heard(kind, payload)
         elif kind == control.ASK:
             ask = control.unpack_ask(payload)
             text = self.desk.manager.page(ask.page.decode("latin-1"))

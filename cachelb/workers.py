@@ -166,7 +166,7 @@ class Worker:
             for other in self.pool.workers:
                 if other is not self:
                     other.send(control.LESSONS, payload)
-        elif self.pool.heard is not None:
+        if self.pool.heard is not None and kind not in (control.APPLIED, control.DRAINED, control.PONG):
             self.pool.heard(self, kind, payload)
 
 

@@ -16,11 +16,13 @@ from cachelb.admin.hot import Hot
 from cachelb.admin.squid import Manager
 from cachelb.counters import FARM_INDEX, farm_values, node_values
 from cachelb.errors import Reason
+from cachelb.routing.learned import Learned
 
 if TYPE_CHECKING:
     from cachelb.supervisor import Supervisor
 
 TAKE_S = 1.0
+LEARNED_URLS = 10_000  # 2 MB; workers remember five times as many
 TELL_S = 5.0  # how often refusals and failures are told, in bulk
 
 _ENDS = {reason: FARM_INDEX[f"ended_{reason.label}"] for reason in Reason}
@@ -36,6 +38,7 @@ class Desk:
         self.events = Events(time.time)
         self.history = History()
         self.hot = Hot()
+        self.learned = Learned(max_urls=LEARNED_URLS)
         self.manager = Manager(supervisor)
         self.drains: dict[str, tuple[float, int]] = {}  # since when a node drains, and what was in flight then
         self._restarts: dict[int, int] = {}
@@ -72,9 +75,20 @@ class Desk:
             name: self.drains.get(name) or (now, in_flight(node_values(blocks, farm.slots[name]))) for name in leaving
         }
 
-    def heard(self, samples: bytes) -> None:
-        """A worker has sampled exchanges."""
-        self.hot.add(control.unpack_samples(samples), time.monotonic())
+    def heard(self, kind: bytes, payload: bytes) -> None:
+        """A worker has sampled exchanges, or has learned from answers."""
+        now = time.monotonic()
+        if kind == control.HOT:
+            self.hot.add(control.unpack_samples(payload), now)
+        else:
+            for lesson in control.unpack_lessons(payload):
+                self.learned.learn(lesson, now)
+
+    def taught(self, key: bytes, segment: bytes) -> str | None:
+        """What answers have taught the workers about a URL, as ``Learned.lookup`` has it; only the newest of it is known here."""
+        now = time.monotonic()
+        # one look-up in 64 says that nothing is, so that workers test it
+        return self.learned.lookup(key, segment, now) or self.learned.lookup(key, segment, now)
 
     def _watch_workers(self) -> None:
         workers = self.supervisor.workers.workers if self.supervisor.workers is not None else []

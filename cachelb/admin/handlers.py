@@ -89,10 +89,10 @@ class Handlers:
         if not 0 < len(method) <= METHOD_CHARS or not method.isascii() or not method.isprintable() or " " in method:
             raise ProblemError(400, "this is no method", [("method", "is no token")])
         supervisor = self.supervisor
-        states = {view.name: (view.state, view.share) for view in self.reader.views()}
+        states, taught = {view.name: (view.state, view.share) for view in self.reader.views()}, supervisor.desk.taught
         headers, client = query.getall("header", []), query.get("client", "127.0.0.1")
         try:
-            found = explain(supervisor.config, query["url"], method, headers, client, states, host_names())
+            found = explain(supervisor.config, query["url"], method, headers, client, states, host_names(), taught)
         except (BadQuestionError, UnicodeError) as exc:
             raise ProblemError(400, str(exc)) from exc
         index = supervisor.onecache.index

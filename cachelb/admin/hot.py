@@ -4,8 +4,9 @@ A table is Space-Saving (Metwally et al., 2005), pruned in batches instead of ev
 dictionary look-ups and no search for the smallest.  The invariant is the same: whatever is not in the table was counted at most
 ``floor`` times, and who enters may have been counted so often before; that is its ``error``.
 
-There is one pair of tables, for URLs and for hosts, for each ``WINDOW_S`` seconds, and as many as ``KEPT`` of them; a question
-adds up the newest.  What a table keeps is the best by requests and the best by bytes.
+There are three tables, for URLs, for hosts and for what goes around the farm by host and first path segment, for each
+``WINDOW_S`` seconds, and as many as ``KEPT`` of them; a question adds up the newest.  What a table keeps is
+the best by requests and the best by bytes.
 
 Times are given.
 """
@@ -83,7 +84,7 @@ class Window:
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
-        self.urls, self.hosts = Table(), Table()
+        self.urls, self.hosts, self.around = Table(), Table(), Table()
         self.samples = self.requests = self.bytes = 0
 
     def add(self, sample: Sample) -> None:
@@ -93,6 +94,8 @@ class Window:
         self.bytes += sample.weight * sample.size
         self.urls.add(sample.url, sample)
         self.hosts.add(host_of(sample.url), sample)
+        if sample.flags & BYPASSED:
+            self.around.add(segment_of(sample.url), sample)
 
 
 class Hot:
@@ -107,6 +110,7 @@ class Hot:
             if self._windows:
                 self._windows[-1].urls.prune()
                 self._windows[-1].hosts.prune()
+                self._windows[-1].around.prune()
             self._windows.append(Window(now))
         window = self._windows[-1]
         for sample in samples:
@@ -122,7 +126,7 @@ class Hot:
         """
         windows = [window for window in self._windows if now - window.begun < 60 * minutes]
         requests, size = (sum(getattr(window, key) for window in windows) for key in ("requests", "bytes"))
-        urls, hosts = _sum(window.urls for window in windows), _sum(window.hosts for window in windows)
+        urls, hosts, around = (_sum(getattr(window, key) for window in windows) for key in ("urls", "hosts", "around"))
 
         def show(item: tuple[bytes, Entry], is_url: bool) -> dict[str, Any]:
             name, entry = item
@@ -154,6 +158,7 @@ class Hot:
             "urls_by_bytes": best(urls, "bytes"),
             "hosts_by_requests": best(hosts, "requests"),
             "hosts_by_bytes": best(hosts, "bytes"),
+            "around_by_requests": best(around, "requests"),
         }
 
 
@@ -167,6 +172,13 @@ def _sum(tables: Iterable[Table]) -> dict[bytes, Entry]:
             for slot, count in entry.slots.items():
                 known.slots[slot] = known.slots.get(slot, 0) + count
     return total
+
+
+def segment_of(url: bytes) -> bytes:
+    """Host and first path segment: a flood rarely asks for one URL twice, but for what is alike."""
+    host = host_of(url)
+    path = url.partition(b"://")[2][len(host) :].partition(b"?")[0]
+    return host + path[: path.find(b"/", 1) + 1 or 1]
 
 
 def host_of(url: bytes) -> bytes:

@@ -216,10 +216,10 @@ class Explanation(Document):
 
 
 class HotEntry(Document):
-    """A URL or a host that is asked for much.  Counts are estimates from samples."""
+    """A URL, a host, or a host and first path segment, that is asked for much.  Counts are estimates from samples."""
 
-    name: str = Field(description="the URL, or the host")
-    owner: str = Field(description='for a URL: the node that owns it now; "" for hosts and where there is none')
+    name: str = Field(description="the URL, the host, or host and first path segment")
+    owner: str = Field(description='for a URL: the node that owns it now; "" for the others and where there is none')
     requests: int
     requests_share: float = Field(description="of all requests in the window")
     bytes: int
@@ -241,6 +241,7 @@ class Hot(Document):
     urls_by_bytes: list[HotEntry]
     hosts_by_requests: list[HotEntry]
     hosts_by_bytes: list[HotEntry]
+    around_by_requests: list[HotEntry] = Field(description="what goes around the farm, by host and first path segment")
 
 
 class Digest(Document):

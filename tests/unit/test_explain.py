@@ -245,3 +245,18 @@ def test_as_text_a_large_farm_is_cut_short():
 def test_as_a_dictionary_it_can_be_json():
     found = explain(config(), URL)
     assert json.loads(json.dumps(found.as_dict()))["owner"] == found.owner
+
+
+def test_what_answers_have_taught_sends_a_url_around_the_farm():
+    made = config()
+    asked: list[tuple[bytes, bytes]] = []
+
+    def taught(key: bytes, segment: bytes) -> str | None:
+        asked.append((key, segment))
+        return "learned segment no-store" if segment == b"www.test/api/" else None
+
+    found = explain(made, "http://www.test/api/1", taught=taught)
+    assert (found.kind, found.why, found.goes, found.to) == ("bypass", "learned segment no-store", "straight to the origin", ())
+    assert explain(made, "http://www.test/other/1", taught=taught).kind == "hash"
+    assert asked == [(b"http://www.test/api/1", b"www.test/api/"), (b"http://www.test/other/1", b"www.test/other/")]
+    assert explain(made, "http://www.test/api/1", "POST", taught=taught).why != "learned segment no-store"

@@ -15,6 +15,18 @@ LATELY = 6  # steps of the history, 5 s each, that "lately" means: one second al
 NODE_ERRORS = ("connect_failures", "resets", "timeouts", "bad_responses")
 
 
+# Why requests go around the farm, by the counter bypassed_*.
+BYPASSED = {
+    "learned": "earlier answers to them, or to what is alike, could not be cached",
+    "authorization": "they have an Authorization",
+    "no_store": "their Cache-Control says no-store",
+    "method": "they are neither GET nor HEAD",
+    "rule": "a rule of [bypass] says so",
+    "farm_dead": "no node was up",
+    "upgrade": "they are tunnels or upgrades",
+}
+
+
 @dataclass(frozen=True)
 class Answers:
     """What was asked for; None: no answer.

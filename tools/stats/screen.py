@@ -126,7 +126,7 @@ def figures(farm: Farm, look: Look) -> list[Text]:
             "farm",
             [
                 f"{count(requests)} req/s",
-                f"hit {percent(now.hit_ratio)} %",
+                f"hit {percent(now.hit_ratio)} %{_of_all(farm)}",
                 f"{size(now.bytes)}B/s",
                 f"p50 {millis(now.p50_ms)}",
                 f"p99 {millis(now.p99_ms)}",
@@ -150,6 +150,14 @@ def figures(farm: Farm, look: Look) -> list[Text]:
     if room >= TREND // 2:
         rows[0][1][0] += f" {sparkline(farm.trend.get('requests_per_s', ()), room, look.bars)}"
     return [line for name, cells in rows for line in _packed(name, cells, look)]
+
+
+def _of_all(farm: Farm) -> str:
+    """The hit ratio of all requests, where that is another one than the farm's: much goes around it."""
+    bypassed, requests, ratio = farm.rate("bypassed_per_s") or 0.0, farm.now.requests or 0.0, farm.now.hit_ratio
+    if ratio is None or bypassed < 0.05 * requests or not requests:
+        return ""
+    return f" ({percent(ratio * max(0.0, 1 - bypassed / requests))} of all)"
 
 
 def _peers(farm: Farm) -> Iterator[str]:
@@ -219,7 +227,7 @@ def hot(farm: Farm, look: Look, kind: str = "urls_by_requests") -> list[Text]:
     if not entries or not window:
         return []
     by_bytes = kind.endswith("bytes")
-    names = [clean(str(entry.get("owner") or _busiest(entry))) for entry in entries]
+    names = [clean(_owner(entry, kind.startswith("urls"))) for entry in entries]
     owner = min(14, max(5, *(cell_len(name) for name in names)))
     room = look.width - 2 - 4 - 1 - 6 - 1 - 4 - 1 - owner - 1
     title = f"of the last {age(window)}, by {'bytes' if by_bytes else 'requests'}"
@@ -241,11 +249,13 @@ def hot(farm: Farm, look: Look, kind: str = "urls_by_requests") -> list[Text]:
     return lines
 
 
-def _busiest(entry: Mapping[str, Any]) -> str:
+def _owner(entry: Mapping[str, Any], is_url: bool) -> str:
     if (number(entry, "bypassed_share") or 0.0) > 0.5:
         return "(around)"
-    parts = of(entry, "nodes")
-    return max(parts, key=lambda name: number(parts, name) or 0.0, default="-")
+    nodes = of(entry, "nodes")
+    if not is_url:
+        return f"{len(nodes)} nodes" if len(nodes) > 1 else next(iter(nodes), "-")
+    return str(entry.get("owner") or max(nodes, key=lambda name: number(nodes, name) or 0.0, default="-"))
 
 
 def events(farm: Farm, look: Look, most: int = EVENTS) -> list[Text]:

@@ -7,11 +7,11 @@ origins' doing, and is said of the farm.  Rates are those of the last half minut
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
-from .farm import Farm, Node, known, listed, number, of
+from .farm import BYPASSED, Farm, Node, known, listed, number, of
 from .units import age, grouped, millis, percent
 
 BAD, WARN, NOTE = "bad", "warn", "note"
@@ -26,11 +26,13 @@ ERRORS_PER_S = 0.2  # fewer are chance
 STUCK_IN_FLIGHT, STUCK_TIMES = 20, 5.0
 HUNG_IN_FLIGHT = 3
 HIT_POINTS = 0.25  # below the others
+WARM_S, WARM_REQUESTS = 120.0, 300.0  # all begin cold; and so many requests in half a minute, for a ratio to mean something
 BUSY_PER_S = 5.0  # a ratio of fewer requests says little
 BYPASS_PART, REFUSED_PART, RETRIES_PART = 0.5, 0.1, 0.05
 HOT_PART = 0.2
 SKEW_PART, SKEW_TIMES, SKEW_PER_S = 0.5, 1.8, 20.0
 LAG_MS = 100.0
+SEEN_S = 5.0
 FEW = 3  # so many nodes with the same trouble are listed, more are one finding
 
 
@@ -47,9 +49,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All findings, the worst first."""
+    """All findings, the worst first.  is_seen: there were requests, or time for some."""
 
     findings: tuple[Finding, ...]
+    is_seen: bool = True
 
     @property
     def troubles(self) -> tuple[Finding, ...]:
@@ -74,7 +77,7 @@ class Verdict:
     def words(self) -> str:
         """The first line."""
         if self.is_well:
-            return "all well"
+            return "all well" if self.is_seen else "nothing wrong yet: nothing was measured so far"
         count = len(grouped_findings(self.troubles))
         return f"NOT WELL: {count} problem{'s' if count > 1 else ''}"
 
@@ -88,7 +91,12 @@ def judge(farm: Farm) -> Verdict:
         found += [finding for rule in _NODE_RULES for finding in rule(node, others)]
     if any(finding.kind == "errors" and finding.node for finding in found):
         found = [finding for finding in found if finding.kind != "retries"]  # they follow from it
-    return Verdict(tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level))))
+        if not any(finding.kind == "errors" and not finding.node for finding in found):
+            found = [_spared(farm, finding) if finding.kind == "errors" else finding for finding in found]
+    if any(finding.level != NOTE for finding in found):  # what is usual does not stand beside what is wrong
+        found = [finding for finding in found if finding.kind not in ("hot", "skew")]
+    is_seen = farm.now.requests is not None and ((number(farm.status, "uptime_s") or SEEN_S) >= SEEN_S or bool(farm.now.requests))
+    return Verdict(tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level))), is_seen)
 
 
 def grouped_findings(findings: Sequence[Finding]) -> list[Finding]:
@@ -190,8 +198,8 @@ def _traffic(farm: Farm) -> Iterator[Finding]:
         return
     bypassed = _recent(farm, "bypassed_per_s", farm.rate("bypassed_per_s"))
     if bypassed >= BYPASS_PART * requests:
-        text = f"{_part(bypassed, requests)} of all requests go around the farm{_why_bypassed(farm)}"
-        yield Finding(WARN, "bypass", text, f"{_where_bypassed(farm)}the access log; cachelb explain URL")
+        text = f"{_part(bypassed, requests)} of all requests go around the farm{_why_bypassed(farm)}{_where_bypassed(farm)}"
+        yield Finding(WARN, "bypass", text, "who asks: the access log ([log] access); why: cachelb-stats --watch, e, URL")
     refused = _recent(farm, "refused_per_s", farm.rate("refused_per_s"))
     if refused >= REFUSED_PART * requests:
         text = f"{_part(refused, requests)} of all requests are refused ({refused:.1f}/s)"
@@ -211,6 +219,8 @@ def _hot(farm: Farm) -> Iterator[Finding]:
             continue
         owner, around = str(entry.get("owner") or ""), number(entry, "bypassed_share") or 0.0
         how = "it goes around the farm" if around > 0.5 else f"its owner is {owner}" if owner else "it has no owner"
+        hits = number(entry, "hit_ratio")
+        how += f", hits {percent(hits)} %" if hits is not None else ""
         text = f"one URL is {percent(part)} % of requests, {how}: {entry.get('name', '?')}"
         yield Finding(NOTE, "hot", text, "cachelb-stats --watch, h")
 
@@ -245,7 +255,7 @@ def _failing(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
     errors, requests = known(node.lately.errors, 0.0), known(node.lately.requests, 0.0)
     if node.state not in ("up", "drain") or errors < ERRORS_PER_S or errors < ERRORS_PART * requests:
         return
-    mostly = f", mostly {node.failing} since the start" if node.failing else ""
+    mostly = f"; since the start mostly {node.failing}" if node.failing else ""
     text = f"{node.name} fails {_part(errors, max(errors, requests))} of its requests ({errors:.1f}/s{mostly})"
     level = BAD if errors >= ERRORS_BAD_PART * requests else WARN
     yield Finding(level, "errors", text, f"the Squid at {node.place}: its cache.log; drain it meanwhile", node.name)
@@ -289,7 +299,9 @@ def _slow(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
 def _cold(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
     usual = [other.lately.hit_ratio for other in others if other.lately.hit_ratio is not None]
     mine = node.lately.hit_ratio
-    if not node.is_in_service or mine is None or not usual or known(node.lately.requests, 0.0) < BUSY_PER_S:
+    if not node.is_in_service or mine is None or not usual or known(node.lately.requests, 0.0) < WARM_REQUESTS / 30:
+        return
+    if node.since_s is not None and node.since_s < WARM_S:
         return
     if mine <= median(usual) - HIT_POINTS:
         text = f"{node.name} hits {percent(mine)} %, the others {percent(median(usual))} %: is its store new, empty or too small?"
@@ -354,15 +366,23 @@ def _most(farm: Farm, prefix: str, without: Sequence[str] = ()) -> str:
 
 def _why_bypassed(farm: Farm) -> str:
     word = _most(farm, "bypassed_")
-    return f", mostly: {word}" if word else ""
+    return f", mostly because {BYPASSED.get(word.replace(' ', '_'), word)}" if word else ""
 
 
 def _where_bypassed(farm: Farm) -> str:
-    """The host that most of what goes around the farm is for: a flood rarely asks for one URL twice."""
-    hosts = listed(farm.answers.hot, "hosts_by_requests")
-    around = {str(h.get("name")): (number(h, "requests") or 0) * (number(h, "bypassed_share") or 0) for h in hosts}
-    best = max(around, key=lambda name: around[name], default="")
-    return f"host {best} ({_part(around[best], sum(around.values()))} of them); " if best and around[best] else ""
+    """The host and first path segment that most of what goes around the farm is for."""
+    around = listed(farm.answers.hot, "around_by_requests")
+    total = sum(number(h, "requests") or 0 for h in listed(farm.answers.hot, "hosts_by_requests"))
+    if not around or not total:
+        return ""
+    return f"; {percent(min(1.0, (number(around[0], 'requests') or 0) / total))} % of all are for {around[0].get('name', '?')}"
+
+
+def _spared(farm: Farm, finding: Finding) -> Finding:
+    """Clients do not see that a node fails: others answered, or the same one on another connection."""
+    retries = farm.rate("retries_per_s") or 0.0
+    tried = f", {retries:.0f}/s were tried again" if retries >= 1 else ""
+    return replace(finding, text=f"{finding.text}{tried}; clients got no errors")
 
 
 def _reasons(farm: Farm) -> str:

@@ -7,6 +7,7 @@ from fakes_admin import with_supervisor
 from cachelb import control
 from cachelb.control import HIT, MARKED, Sample
 from cachelb.counters import FARM_INDEX, NODE_INDEX, node_offset
+from cachelb.routing.learned import Lesson
 from cachelb.supervisor import Supervisor
 from cachelb.workers import Workers
 
@@ -65,9 +66,21 @@ def test_a_worker_that_was_replaced_is_an_event():
 
 def test_samples_of_the_workers_are_counted():
     async def test(supervisor: Supervisor) -> None:
-        supervisor.desk.heard(control.pack_samples([Sample(0, HIT | MARKED, 5, 100, b"http://x/")]))
+        supervisor.desk.heard(control.HOT, control.pack_samples([Sample(0, HIT | MARKED, 5, 100, b"http://x/")]))
         found = supervisor.desk.hot.as_dict(5, 10, 0.0, {0: "a"}, lambda url: "")
         assert found["requests"] == 5
+
+    with_supervisor(test)
+
+
+def test_what_the_workers_learned_is_known():
+    async def test(supervisor: Supervisor) -> None:
+        lessons = [Lesson("segment", b"a/b/", "no-store", 60.0), Lesson("url", b"http://a/x", "private", 60.0)]
+        supervisor.desk.heard(control.LESSONS, control.pack_lessons(lessons))
+        for _ in range(200):  # also where a worker would test it
+            assert supervisor.desk.taught(b"http://a/b/1", b"a/b/") == "learned segment no-store"
+        assert supervisor.desk.taught(b"http://a/x", b"a/") == "learned url private"
+        assert supervisor.desk.taught(b"http://a/y", b"a/") is None
 
     with_supervisor(test)
 

@@ -81,3 +81,12 @@ def test_hosts_are_read_from_canonical_urls_and_from_what_connect_asks_for():
     assert host_of(b"http://www.test:8080/a?b/c") == b"www.test:8080"
     assert host_of(b"www.test:443") == b"www.test:443"
     assert host_of(b"http://[::1]/") == b"[::1]"
+
+
+def test_what_goes_around_the_farm_is_summed_up_by_its_first_segment():
+    hot = Hot()
+    around = [sample(f"http://x/api/{number}?q=/z", 2, slot=NO_SLOT, flags=BYPASSED) for number in range(3)]
+    others = [sample("x:443", 1, slot=NO_SLOT, flags=BYPASSED), sample("http://x/api/seen", 50)]
+    hot.add([*around, *others, sample("http://x/root?a=/b/c", 1, slot=NO_SLOT, flags=BYPASSED)], 0.0)
+    found = hot.as_dict(5, 10, 1.0, {}, lambda url: "")["around_by_requests"]
+    assert [(entry["name"], entry["requests"]) for entry in found] == [("x/api/", 6), ("x:443", 1), ("x/", 1)]

@@ -24,7 +24,7 @@ SICK: list[tuple[str, str, dict[str, Any]]] = [
     ("warn", "slow", {"rates": {"p99_ms": 600.0}}),
     ("warn", "stuck", {"in_flight": 60}),
     ("warn", "stuck", {"in_flight": 4, "rates": {"p50_ms": None, "p99_ms": None}}),
-    ("warn", "cold", {"rates": {"hit_ratio": 0.3}}),
+    ("warn", "cold", {"rates": {"hit_ratio": 0.3}, "since_s": 600.0}),
 ]
 
 
@@ -119,7 +119,33 @@ def test_an_answer_that_is_missing_is_said():
 def test_a_hot_url_is_a_note_with_its_owner():
     verdict = judge(farm(hot=hot("http://www.test/hot", share=0.6)))
     assert verdict.is_well
-    assert verdict.notes[0].text == "one URL is 60 % of requests, its owner is a: http://www.test/hot"
+    assert verdict.notes[0].text == "one URL is 60 % of requests, its owner is a, hits 100 %: http://www.test/hot"
+
+
+def test_what_is_usual_is_not_said_beside_what_is_wrong():
+    found = judge(farm(node("a"), node("b", state="dead"), hot=hot("http://www.test/hot", share=0.6)))
+    assert [finding.kind for finding in found.findings] == ["dead"]
+
+
+def test_a_node_that_has_just_come_may_hit_less():
+    rates = {"hit_ratio": 0.3}
+    assert judge(farm(node("a", rates=rates, since_s=60.0), node("b"), node("c"))).is_well
+    assert not judge(farm(node("a", rates=rates, since_s=600.0), node("b"), node("c"))).is_well
+    assert judge(farm(node("a", rates=rates | {"requests_per_s": 6.0}, since_s=600.0), node("b"), node("c"))).is_well
+
+
+def test_nothing_is_well_before_anything_was_measured():
+    at_start = status(rates={"requests_per_s": 0.0}, uptime_s=1.0)
+    assert judge(farm(status=at_start)).words() == "nothing wrong yet: nothing was measured so far"
+    assert judge(farm(status=status(rates={"requests_per_s": 0.0}, uptime_s=60.0))).words() == "all well"
+
+
+def test_clients_that_saw_nothing_of_a_failing_node_are_spoken_of():
+    sick = node("a", rates={"errors_per_s": 9.0})
+    spared = judge(farm(status=status(sick, node("b"), rates={"errors_per_s": 0.0, "retries_per_s": 15.0}))).findings[0]
+    assert spared.text.endswith(", 15/s were tried again; clients got no errors")
+    suffering = judge(farm(status=status(sick, node("b"), rates={"errors_per_s": 9.0}))).findings
+    assert not any("clients got no errors" in finding.text for finding in suffering)
 
 
 def test_a_node_with_more_requests_than_keys_is_a_note_with_its_hottest_url():
@@ -130,14 +156,14 @@ def test_a_node_with_more_requests_than_keys_is_a_note_with_its_hottest_url():
 
 
 def test_a_flood_that_goes_around_the_farm_is_said_with_its_host_and_reason():
-    hosts = {"hosts_by_requests": [
-        {"name": "www.test", "requests": 900, "bypassed_share": 0.0},
-        {"name": "api.test", "requests": 300, "bypassed_share": 1.0},
-    ]}  # fmt: skip
+    hosts = {
+        "hosts_by_requests": [{"name": "www.test", "requests": 900}, {"name": "api.test", "requests": 300}],
+        "around_by_requests": [{"name": "api.test/v1/", "requests": 240}, {"name": "api.test/v2/", "requests": 60}],
+    }
     found = status(rates={"bypassed_per_s": 200.0}, farm={"bypassed_method": 30, "bypassed_rule": 2})
     finding = judge(farm(status=found, hot=hosts)).findings[0]
-    assert finding.text == "67 % of all requests go around the farm, mostly: method"
-    assert finding.look.startswith("host api.test (100 % of them); ")
+    because = "mostly because they are neither GET nor HEAD; 20 % of all are for api.test/v1/"
+    assert finding.text == f"67 % of all requests go around the farm, {because}"
 
 
 def test_many_nodes_with_the_same_trouble_are_one_finding():
