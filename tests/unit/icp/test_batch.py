@@ -134,6 +134,7 @@ def test_a_closed_socket_has_nothing_and_takes_nothing(sockets):
         assert batch.receive() == []
 
 
+@pytest.mark.sources
 def test_no_more_addresses_are_remembered_than_the_limit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "MAX_HOSTS", 3)
     hosts = module._Hosts()
