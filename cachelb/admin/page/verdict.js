@@ -100,13 +100,18 @@ function judgeWork(statuses, say) {
       }
     }
   }
+  const clientErrors = mean(statuses.map((status) => status.rates.errors_per_s));
+  const seen = clientErrors
+    ? `clients of the farm got ${rate(clientErrors)} errors/s`
+    : "all were answered by another node or on another try: no client saw an error";
   for (const node of up) {
     const rates = of.get(node.name);
     const errors = mean(rates.map((rate_) => rate_.errors_per_s));
     const requests = mean(rates.map((rate_) => rate_.requests_per_s));
     const part = errors / Math.max(requests, errors, 1);
     if (errors > 0 && part >= ERRORS_WARN) {
-      say(part >= ERRORS_BAD ? "bad" : "warn", `${node.name} fails`, `${rate(errors)} errors/s of ${rate(requests)} requests/s (${causes(node)})`, node.name);
+      const detail = `${rate(errors)} errors/s of ${rate(requests)} requests/s (${causes(node)}); ${seen}`;
+      say(part >= ERRORS_BAD ? "bad" : "warn", `${node.name} fails`, detail, node.name);
     }
   }
 }

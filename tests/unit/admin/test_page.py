@@ -515,6 +515,9 @@ def test_the_verdict_names_what_is_wrong_and_where(farm: Farm, visit: Callable[.
     level, problems = judge(rates={"errors_per_s": 10})
     assert (level, problems[0][0]) == ("bad", "n0 fails")
     assert "9 resets" in problems[0][2]
+    assert problems[0][2].endswith("no client saw an error")
+    level, problems = judge(rates={"errors_per_s": 10}, farm={"errors_per_s": 1.5})
+    assert problems[0][2].endswith("clients of the farm got 1.5 errors/s")
     drain = {"for_s": 3, "in_flight": 2, "in_flight_at_start": 5, "keys_moved": 1, "eta_s": 4, "done": False}
     level, problems = judge(node={"state": "drain", "drain": drain})
     assert (level, problems[0]) == ("note", ["n0 is draining", "n0", "2 in flight, done in about 4 s"])
