@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { Charts } from "./charts.js";
 import { HotTable, NodeTable, workerTable } from "./tables.js";
-import { judge } from "./verdict.js";
+import { hitNote, judge } from "./verdict.js";
 import { NONE, byId, bytes, clock, count, element, ms, percent, rate, seconds, setFacts, setText, visible } from "./view.js";
 
 const POLL_MS = 2000;
@@ -212,7 +212,7 @@ function showTiles(status) {
   setFacts(byId("tiles"), [
     ["Nodes up", `${up} of ${status.nodes.length}`],
     ["Requests/s", rate(rates.requests_per_s)],
-    ["Hit ratio", percent(rates.hit_ratio)],
+    ["Hit ratio of the farm", percent(rates.hit_ratio), hitNote(rates)],
     ["Bytes/s", bytes(rates.bytes_per_s)],
     ["Half below (p50)", ms(rates.p50_ms)],
     ["99 % below (p99)", ms(rates.p99_ms)],

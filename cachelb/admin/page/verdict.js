@@ -12,6 +12,7 @@ const ERRORS_BAD = 0.05;
 const HOT_SHARE = 0.25;
 const HOT_REQUESTS = 200; // in the window
 const BYPASS_SHARE = 0.5;
+const BYPASS_NOTED = 0.05; // above that the farm's hit ratio is not that of all requests
 const REFUSED_SHARE = 0.1;
 const HITS_LOST = 0.15;
 const LAG_MS = 100;
@@ -153,6 +154,13 @@ function judgeFarm(statuses, hot, history, say) {
     const before = median(ratios.slice(0, -12));
     if (before - now >= HITS_LOST) say("warn", "The hit ratio has dropped", `from ${percent(before)} to ${percent(now)}`);
   }
+}
+
+// What a hit ratio is of.
+export function hitNote(rates) {
+  const all = rates.requests_per_s;
+  if (!all || rates.bypassed_per_s / all <= BYPASS_NOTED) return "of what nodes answered";
+  return `of what nodes answered; of all requests ${percent(Math.min(1, rates.hits_per_s / all))}`; // an answer may come a second after its request
 }
 
 // Why requests went around, from what the counters gained while we watched (or since the start).

@@ -148,7 +148,7 @@ def visit(browser: Browser, farm: Farm) -> Iterator[Callable[..., Page]]:
 
 def facts(page: Page, selector: str) -> dict[str, str]:
     """A definition list as a reader sees it."""
-    script = f"[...document.querySelectorAll('{selector} > div')].map(row => [...row.children].map(cell => cell.textContent))"
+    script = f"[...document.querySelectorAll('{selector} > div')].map(row => [0, 1].map(at => row.children[at].textContent))"
     return dict(page.run(script))
 
 
@@ -173,6 +173,7 @@ def test_the_numbers_are_those_of_the_api(farm: Farm, visit: Callable[..., Page]
     assert status["farm"]["hits"] == 1200
     assert tiles["Hits in all"] == "1,200"
     assert tiles["Nodes up"] == "3 of 3"
+    assert page.text("#tiles .note") == "of what nodes answered"
     assert tiles["Bytes in all"] == f"{status['farm']['bytes_out'] / 1e6:.1f}".removesuffix(".0") + " MB"
     rows = {name.partition("127.")[0]: row for name, row in table(page, "#nodes-table").items()}
     assert set(rows) == set(farm.nodes)
@@ -471,6 +472,19 @@ def test_two_hundred_nodes_are_sorted_and_filtered(browser: Browser, tmp_path: P
             page.call("Page.close")
         finally:
             farm.close()
+
+
+@needs_browser
+def test_the_hit_ratio_says_what_it_is_of(farm: Farm, visit: Callable[..., Page]):
+    page = visit()
+
+    def note(bypassed: float, requests: float = 100) -> str:
+        rates = json.dumps({"requests_per_s": requests, "bypassed_per_s": bypassed, "hits_per_s": 30})
+        return str(page.run(f"import('/page/verdict.js').then(module => module.hitNote({rates}))"))
+
+    assert note(5) == note(0) == note(0, requests=0) == "of what nodes answered"
+    assert note(60) == "of what nodes answered; of all requests 30 %"
+    assert note(60, requests=20).endswith(" 100 %")
 
 
 # -- the verdict: what has to be seen at once
