@@ -14,8 +14,20 @@ const HOT_REQUESTS = 200; // in the window
 const BYPASS_SHARE = 0.5;
 const BYPASS_NOTED = 0.05; // above that the farm's hit ratio is not that of all requests
 const REFUSED_SHARE = 0.1;
+const CAUSE_SHARE = 0.1; // of the requests around the farm: lesser causes explain nothing
 const HITS_LOST = 0.15;
 const LAG_MS = 100;
+
+// The farm's counters bypassed_*, in words.
+const BYPASS_CAUSES = {
+  learned: "earlier answers could not be cached",
+  authorization: "Authorization",
+  no_store: "Cache-Control: no-store",
+  method: "methods other than GET and HEAD",
+  rule: "a rule of [bypass]",
+  farm_dead: "no node was up",
+  upgrade: "tunnels and upgrades",
+};
 
 const LEVELS = ["bad", "warn", "note"];
 
@@ -133,7 +145,7 @@ function judgeFarm(statuses, hot, history, say) {
   }
   if (requests >= FEW_PER_S) {
     if (over("bypassed_per_s") / requests >= BYPASS_SHARE) {
-      say("warn", "Most requests go around the farm", `${percent(over("bypassed_per_s") / requests)}: ${bypassCauses(statuses)}`);
+      say("warn", "Most requests go around the farm", `${percent(over("bypassed_per_s") / requests)}: ${bypassCauses(statuses)}${bypassPlace(hot)}`);
     }
     if (over("refused_per_s") / requests >= REFUSED_SHARE) {
       say("warn", "Many requests are refused", `${percent(over("refused_per_s") / requests)}; the events say why`);
@@ -169,8 +181,26 @@ function bypassCauses(statuses) {
   const before = statuses.length > 1 ? statuses[0].farm : {};
   const gained = Object.keys(now)
     .filter((key) => key.startsWith("bypassed_"))
-    .map((key) => [key.slice(9).replaceAll("_", " "), now[key] - (before[key] ?? 0)])
-    .filter(([, value]) => value > 0)
+    .map((key) => [key.slice(9), now[key] - (before[key] ?? 0)])
     .sort((a, b) => b[1] - a[1]);
-  return gained.map(([name, value]) => `${name} ${count(value)}`).join(", ") || "tunnels";
+  const least = CAUSE_SHARE * gained.reduce((sum, [, value]) => sum + value, 0);
+  const causes = gained.filter(([, value]) => value > 0 && value >= least);
+  return causes.map(([name]) => BYPASS_CAUSES[name] ?? name.replaceAll("_", " ")).join(", ") || "the counters do not say why";
 }
+
+// Whose requests they are: the host with the most of them, and the part of it that most of its hot URLs are in.
+function bypassPlace(hot) {
+  const around = (entry) => entry.requests * entry.bypassed_share;
+  const [host] = [...(hot?.hosts_by_requests ?? [])].sort((a, b) => around(b) - around(a));
+  if (!host || !around(host)) return "";
+  const parts = new Map();
+  for (const entry of hot.urls_by_requests) {
+    const part = hostAndSegment(entry.name);
+    if (entry.bypassed_share > 0.5 && part.startsWith(`${host.name}/`)) parts.set(part, (parts.get(part) ?? 0) + 1);
+  }
+  const [example] = [...parts].sort((a, b) => b[1] - a[1])[0] ?? [];
+  return `; above all ${host.name}${example ? `, for example ${example}` : ""}`;
+}
+
+// "http://host/one/two?x" -> "host/one"; what CONNECT asks for has no scheme and no path.
+const hostAndSegment = (url) => url.replace(/^[a-z]+:\/\//, "").split("?")[0].split("/").slice(0, 2).join("/");

@@ -23,6 +23,7 @@ from fakes import FakeSquid, get, ok
 from live_director import LiveDirector, wait_until
 
 from cachelb.admin.api import PAGE
+from cachelb.counters import FARM_INDEX
 from cachelb.demo.leash import Leash
 
 ROOT = Path(__file__).parents[3]
@@ -487,6 +488,13 @@ def test_the_hit_ratio_says_what_it_is_of(farm: Farm, visit: Callable[..., Page]
     assert note(60, requests=20).endswith(" 100 %")
 
 
+def test_every_cause_of_a_bypass_has_its_words():
+    script = (PAGE / "verdict.js").read_text()
+    table = script.partition("const BYPASS_CAUSES = {")[2].partition("}")[0]
+    names = {name.removeprefix("bypassed_") for name in FARM_INDEX if name.startswith("bypassed_")}
+    assert set(re.findall(r"^  (\w+): ", table, re.MULTILINE)) == names
+
+
 # -- the verdict: what has to be seen at once
 
 NODE = {"state": "up", "weight": 1, "share": 1, "key_share": 0.25, "since_s": 60, "cause": "probes fail", "drain": None}
@@ -536,7 +544,15 @@ def test_the_verdict_names_what_is_wrong_and_where(farm: Farm, visit: Callable[.
     level, problems = judge(node={"state": "drain", "drain": drain})
     assert (level, problems[0]) == ("note", ["n0 is draining", "n0", "2 in flight, done in about 4 s"])
     level, problems = judge(farm={"bypassed_per_s": 150})
-    assert (level, problems[0][0], problems[0][2]) == ("warn", "Most requests go around the farm", "75 %: method 700, no store 5")
+    why = "75 %: methods other than GET and HEAD"
+    assert (level, problems[0][0], problems[0][2]) == ("warn", "Most requests go around the farm", why)
+    around = {"bypassed_share": 0.9, "requests_share": 0.01, "bytes_share": 0.01, "bytes": 9}
+    names = ("x/b/0", "api/a/1?/z", "api/v1/2", "api/v1/3?q", "x/c/4", "x/c/5", "x/c/6")
+    urls = [around | {"name": f"http://{name}"} for name in names]
+    hosts = [{"name": "x", "requests": 900, "bypassed_share": 0.1}, {"name": "api", "requests": 500, "bypassed_share": 0.8}]
+    hot = {"requests": 1400, "window_s": 60, "urls_by_requests": urls, "urls_by_bytes": [], "hosts_by_requests": hosts}
+    level, problems = judge(farm={"bypassed_per_s": 150}, hot=hot)
+    assert problems[0][2] == f"{why}; above all api, for example api/v1"
     assert first(farm={"refused_per_s": 50})[1] == "Many requests are refused"
     assert first(farm={"errors_per_s": 50}) == ("bad", "Clients get errors", "")
     assert first(status={"config": {"problems": ["x"]}})[1] == "The last reload was refused"
