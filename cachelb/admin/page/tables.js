@@ -60,14 +60,16 @@ const number = (title, value) => text(title, value, { kind: "number" });
 
 function bars(cell) {
   for (const [kind, name] of [["keys", "keys"], ["requests", "requests"]]) {
-    cell.append(element("div", { class: `bar ${kind}` }, element("span", { class: "fill" }), element("span", { class: "bar-text" }), ` ${name}`));
+    const track = element("span", { class: "track" }, element("span", { class: "fill" }));
+    cell.append(element("div", { class: `bar ${kind}` }, track, element("span", { class: "bar-text" }), ` ${name}`));
   }
 }
 
+// most: the largest share of both kinds over all nodes, so that all bars have one scale.
 function showBars(cell, { node, requestShare, most }) {
   [node.key_share, requestShare].forEach((share, at) => {
     const bar = cell.children[at];
-    bar.children[0].style.width = `${most ? Math.min(100, (100 * (share ?? 0)) / most) : 0}%`;
+    bar.children[0].firstChild.style.width = `${most ? Math.min(100, (100 * (share ?? 0)) / most) : 0}%`;
     setText(bar.children[1], percent(share));
   });
 }

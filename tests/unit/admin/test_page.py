@@ -196,6 +196,22 @@ def test_the_numbers_are_those_of_the_api(farm: Farm, visit: Callable[..., Page]
 
 
 @needs_browser
+def test_the_bars_of_all_rows_have_one_scale(farm: Farm, visit: Callable[..., Page]):
+    mine = next(url for url in (f"http://www.test/{number}" for number in count()) if owner(farm, url) == "cache1")
+    others = (f"http://www.test/{number}" for number in count())
+    farm.ask(*[mine] * 30, *(next(url for url in others if owner(farm, url) == "cache2") for _ in range(10)))
+    page = visit()
+    page.wait("document.querySelector('#nodes-table').textContent.includes('75 % requests')")
+    bars = page.run(
+        """[...document.querySelectorAll('.bar')].map(bar => [parseFloat(bar.querySelector('.bar-text').textContent),
+            ...['.fill', '.track'].map(part => bar.querySelector(part).getBoundingClientRect().width)])"""
+    )
+    assert len(bars) == 6
+    for share, fill, track in bars:
+        assert fill == pytest.approx(max(1, track * share / 75), abs=1)
+
+
+@needs_browser
 def test_what_happens_shows_by_itself(farm: Farm, visit: Callable[..., Page]):
     page = visit()
     page.wait("document.querySelector('#headline-text').textContent === 'All well'")
