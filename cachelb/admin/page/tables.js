@@ -109,8 +109,9 @@ export class NodeTable {
       {
         title: "State",
         make: (cell) => cell.append(element("span", { class: "state" }), element("span", { class: "cause" })),
-        show: (cell, { node, problem }) => {
+        show: (cell, { node, level, problem }) => {
           cell.dataset.state = node.state;
+          cell.dataset.level = level ?? "";
           setText(cell.children[0], `${SIGNS[node.state] ?? "?"} ${node.state}`);
           setText(cell.children[1], problem && !problem.title.endsWith(` is ${node.state}`) ? problem.title.replace(`${node.name} `, "") : node.state === "dead" ? node.cause : "");
         },
