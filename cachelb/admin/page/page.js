@@ -339,7 +339,7 @@ function showEvents() {
 function showAge() {
   if (state.answeredAt == null) return;
   const age = (performance.now() - state.answeredAt) / 1000;
-  setText(byId("age"), age < 1.5 ? "Live" : `Figures are ${seconds(Math.round(age))} old`);
+  setText(byId("age"), age < pollMs() / 1000 + 2 ? "Live" : `Figures are ${seconds(Math.round(age))} old`);
   document.body.classList.toggle("stale", age >= silentAfter());
 }
 
