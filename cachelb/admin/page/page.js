@@ -151,7 +151,7 @@ function showAll(status) {
   nodeTable.show(
     status.nodes.map((node) => {
       const problem = worst.get(node.name);
-      return { node, requestShare: shares.get(node.name), level: problem?.isHot ? "hot" : problem?.level, problem, most };
+      return { node, requestShare: shares.get(node.name), level: problem?.hotBy ? "hot" : problem?.level, problem, most };
     }),
   );
   showStrips(status, shares);
@@ -182,9 +182,10 @@ function showVerdict() {
     setText(row.children[0], { bad: "wrong", warn: "look", note: "remark" }[problem.level]);
     setText(row.children[1], problem.title);
     setText(row.children[2], problem.detail);
-    row.children[3].hidden = !problem.node;
+    row.children[3].hidden = !problem.node && !problem.hotBy;
     row.children[3].dataset.node = problem.node;
-    setText(row.children[3], `Look at ${problem.node}`);
+    row.children[3].dataset.hotBy = problem.hotBy;
+    setText(row.children[3], problem.hotBy ? "Look at hot URLs" : `Look at ${problem.node}`);
   });
   [...list.children].slice(problems.length).forEach((row) => row.remove());
   // read aloud only when it is another sentence: figures move all the time
@@ -195,6 +196,7 @@ function showVerdict() {
 function makeProblem() {
   const look = element("button", { type: "button" });
   look.addEventListener("click", () => {
+    if (look.dataset.hotBy) return lookAtHot(look.dataset.hotBy);
     byId("filter").value = look.dataset.node;
     byId("filter-state").value = "";
     nodeTable.show();
@@ -203,6 +205,14 @@ function makeProblem() {
     byId("filter").focus({ preventScroll: true });
   });
   return element("li", {}, element("span", { class: "level" }), element("strong"), element("span", { class: "detail" }), look);
+}
+
+function lookAtHot(by) {
+  byId("hot-what").value = "urls";
+  byId("hot-by").value = by;
+  hotTable.show(state.hot);
+  byId("hot").scrollIntoView();
+  byId("hot-what").focus({ preventScroll: true });
 }
 
 function showTiles(status) {

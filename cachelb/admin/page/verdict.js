@@ -1,6 +1,7 @@
 // Is it well, and if not, what is wrong and where?  Pure: what is known comes in, sentences go out.
 //
-// A problem: level (bad, warn, note), title (stands still while its figures move, for it is read aloud), detail, node ("" for the farm).
+// A problem: level (bad, warn, note), title (stands still while its figures move, for it is read aloud), detail, node ("" for the farm),
+// hotBy (requests or bytes where the list of hot URLs tells more, else "").
 
 import { bytes, count, ms, percent, rate, seconds } from "./view.js";
 
@@ -44,12 +45,13 @@ export function judge({ statuses, hot, history, silence_s, silent_after_s }) {
   const status = statuses.at(-1);
   if (!status) return { level: "wait", headline: "Asking the director", problems: [] };
   const problems = [];
-  const say = (level, title, detail = "", node = "", isHot = false) => problems.push({ level, title, detail, node, isHot });
+  const say = (level, title, detail = "", node = "", hotBy = "") => problems.push({ level, title, detail, node, hotBy });
   if (silence_s >= silent_after_s) say("bad", "The director does not answer", `for ${seconds(silence_s)}; all below is from before`);
   judgeDirector(statuses, say);
   judgeStates(status, say);
   judgeWork(statuses, say);
-  judgeFarm(statuses, hot, history, say);
+  const isWell = (name) => !problems.some((problem) => problem.node === name && problem.level !== "note");
+  judgeFarm(statuses, hot, history, say, isWell);
   problems.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
   const wrong = problems.filter((problem) => problem.level !== "note");
   const remarks = problems.length - wrong.length;
@@ -135,7 +137,7 @@ function causes(node) {
   return `since the start: ${found.map(([key, name]) => `${count(node.counters[key])} ${name}`).join(", ") || "none"}`;
 }
 
-function judgeFarm(statuses, hot, history, say) {
+function judgeFarm(statuses, hot, history, say, isWell) {
   const over = (key) => mean(statuses.map((status) => status.rates[key]));
   const requests = over("requests_per_s");
   const errors = over("errors_per_s");
@@ -153,12 +155,15 @@ function judgeFarm(statuses, hot, history, say) {
   }
   const top = hot?.urls_by_requests[0];
   if (top && hot.requests >= HOT_REQUESTS && top.requests_share >= HOT_SHARE) {
+    const hits = top.hit_ratio == null ? "" : `, hit ratio ${percent(top.hit_ratio)}`;
     const where = top.owner ? `, all at ${top.owner}` : "";
-    say("note", "One URL is hot", `${top.name}: ${percent(top.requests_share)} of requests in ${seconds(hot.window_s)}${where}`, top.owner, true);
+    const rest = top.owner && isWell(top.owner) ? "; nothing to do while its owner is well" : "";
+    const detail = `${top.name}: ${percent(top.requests_share)} of requests in ${seconds(hot.window_s)}${hits}${where}${rest}`;
+    say("note", "One URL is hot", detail, top.owner, "requests");
   }
   const big = hot?.urls_by_bytes[0];
   if (big && big.name !== top?.name && hot.requests >= HOT_REQUESTS && big.bytes_share >= 2 * HOT_SHARE) {
-    say("note", "One URL fills the wire", `${big.name}: ${percent(big.bytes_share)} of bytes, ${bytes(big.bytes)}`, big.owner, true);
+    say("note", "One URL fills the wire", `${big.name}: ${percent(big.bytes_share)} of bytes, ${bytes(big.bytes)}`, big.owner, "bytes");
   }
   const ratios = (history?.farm.hit_ratio ?? []).filter((value) => value != null);
   if (ratios.length >= 24) {

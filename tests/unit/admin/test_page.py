@@ -517,7 +517,7 @@ NODE = {"state": "up", "weight": 1, "share": 1, "key_share": 0.25, "since_s": 60
 RATES = {"requests_per_s": 50, "first_byte_p50_ms": 2, "errors_per_s": 0}
 FAULTS = {"connect_failures": 0, "resets": 9, "timeouts": 0, "bad_responses": 0}
 FARM_RATES = {"requests_per_s": 200, "errors_per_s": 0, "bypassed_per_s": 0, "refused_per_s": 0}
-TOP = {"name": "http://h/x", "owner": "n1", "requests_share": 0.5, "bytes_share": 0.1, "bytes": 9}
+TOP = {"name": "http://h/x", "owner": "n1", "requests_share": 0.5, "hit_ratio": 0.98, "bytes_share": 0.1, "bytes": 9}
 
 
 def status_of(change: dict[str, Any]) -> dict[str, Any]:
@@ -577,6 +577,10 @@ def test_the_verdict_names_what_is_wrong_and_where(farm: Farm, visit: Callable[.
     assert first(silence_s=8) == ("bad", "The director does not answer", "")
     hot = {"requests": 1000, "window_s": 60, "urls_by_requests": [TOP], "urls_by_bytes": [TOP]}
     assert first(hot=hot) == ("note", "One URL is hot", "n1")
+    well = "; nothing to do while its owner is well"
+    assert judge(hot=hot)[1][0][2] == f"http://h/x: 50 % of requests in 1 min, hit ratio 98 %, all at n1{well}"
+    level, problems = judge(hot=hot | {"urls_by_requests": [TOP | {"owner": "n0"}]}, rates={"errors_per_s": 10})
+    assert problems[1][2].endswith("all at n0")
     assert judge(hot=hot | {"requests": 20})[0] == "ok"
     assert first(history={"farm": {"hit_ratio": [0.8] * 30 + [0.3] * 6}})[1] == "The hit ratio has dropped"
     assert judge(history={"farm": {"hit_ratio": [0.8] * 36}})[0] == "ok"
