@@ -77,6 +77,7 @@ function took(status) {
 }
 
 function restarted() {
+  seenAt.clear();
   state.statuses = [];
   state.events = [];
   state.lastId = 0;
@@ -161,6 +162,20 @@ function showAll(status) {
   showAge();
 }
 
+const seenAt = new Map(); // problems by title
+
+// For how long this page has seen each problem.  What begins with "for" says by itself for how long it has been so.
+function withSeen(problems) {
+  const now = performance.now();
+  const titles = new Set(problems.map((problem) => problem.title));
+  for (const title of seenAt.keys()) if (!titles.has(title)) seenAt.delete(title);
+  return ({ level, title, detail }) => {
+    if (!seenAt.has(title)) seenAt.set(title, now);
+    if (level === "note" || detail.startsWith("for ")) return detail;
+    return `${detail}${detail && "; "}seen for ${seconds(Math.round((now - seenAt.get(title)) / 1000))}`;
+  };
+}
+
 function showVerdict() {
   const silence = state.answeredAt == null ? 0 : (performance.now() - state.answeredAt) / 1000;
   const { level, headline, problems } = judge({
@@ -176,12 +191,13 @@ function showVerdict() {
   setText(byId("headline-text"), headline);
   document.title = visible(`${{ ok: "✔", note: "✔", warn: "▲", bad: "✖" }[level]} ${headline} – cachelb`);
   const list = byId("problems");
+  const detailOf = withSeen(problems);
   problems.forEach((problem, at) => {
     const row = list.children[at] ?? list.appendChild(makeProblem());
     row.dataset.level = problem.level;
     setText(row.children[0], { bad: "wrong", warn: "look", note: "remark" }[problem.level]);
     setText(row.children[1], problem.title);
-    setText(row.children[2], problem.detail);
+    setText(row.children[2], detailOf(problem));
     row.children[3].hidden = !problem.node && !problem.hotBy;
     row.children[3].dataset.node = problem.node;
     row.children[3].dataset.hotBy = problem.hotBy;

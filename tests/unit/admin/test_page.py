@@ -262,6 +262,7 @@ def test_a_slow_node_is_named(farm: Farm, visit: Callable[..., Page]):
     try:
         page.wait("document.querySelector('#problems').textContent.includes('cache2 is slow')")
         page.wait("document.querySelector('#nodes-table tbody .cause').textContent === 'is slow'")
+        page.wait("/; seen for [1-9]/.test(document.querySelector('#problems').textContent)")
     finally:
         ended.set()
         client.join()
