@@ -1,6 +1,6 @@
 // The last minutes as four charts (uPlot), each with its latest figures as text: a canvas says nothing to a screen reader.
 
-import { byId, bytes, element, ms, percent, rate, setText } from "./view.js";
+import { byId, bytes, element, ms, percent, rate, seconds, setText } from "./view.js";
 
 const HEIGHT = 170;
 const CHARTS = [
@@ -12,7 +12,13 @@ const CHARTS = [
 const DASHES = [[], [6, 3], [2, 3], [9, 3, 2, 3]]; // colour is never alone
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const hours = (_plot, ticks) => ticks.map((tick) => new Date(tick * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" }));
+
+// With seconds where ticks may be closer than a minute.
+function hours(plot, ticks) {
+  const { min, max } = plot.scales.x;
+  const parts = { hour: "2-digit", minute: "2-digit", ...(max - min < 600 ? { second: "2-digit" } : {}) };
+  return ticks.map((tick) => new Date(tick * 1000).toLocaleTimeString("en-GB", parts));
+}
 
 class Chart {
   constructor(spec, grid) {
@@ -48,7 +54,7 @@ class Chart {
         height: HEIGHT,
         scales: { y: { range: this.spec.range ?? ((_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1]) } },
         axes: [
-          { ...axis, values: hours, space: 60 },
+          { ...axis, values: hours, space: 75 },
           { ...axis, size: 68, space: 34, values: (_plot, ticks) => ticks.map((tick) => this.spec.format(tick)) },
         ],
         series: [
@@ -83,6 +89,8 @@ export class Charts {
 
   // history: the document; name: of a node, or "" for the farm.
   show(history, name) {
+    const span = history.at.length * history.step_s;
+    setText(byId("charts-head"), span ? `The last ${seconds(span)}` : "The last minutes");
     const series = name ? history.nodes[name] : history.farm;
     if (series) this.charts.forEach((chart) => chart.show(history.at, series));
   }

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { Charts } from "./charts.js";
 import { HotTable, NodeTable, workerTable } from "./tables.js";
-import { judge } from "./verdict.js";
+import { hitNote, judge } from "./verdict.js";
 import { NONE, byId, bytes, clock, count, element, ms, percent, rate, seconds, setFacts, setText, visible } from "./view.js";
 
 const POLL_MS = 2000;
@@ -58,7 +58,7 @@ const silentAfter = () => (2 * pollMs()) / 1000 + 3; // seconds: two answers are
 async function askSlow() {
   const of = state.chartOf;
   [state.hot, state.history] = await Promise.all([
-    api.read(`/api/v1/hot?limit=15&minutes=${byId("hot-minutes").value}`),
+    api.read(`/api/v1/hot?limit=100&minutes=${byId("hot-minutes").value}`),
     api.read(`/api/v1/history?nodes=${encodeURIComponent(of)}`),
   ]);
   hotTable.show(state.hot);
@@ -77,6 +77,7 @@ function took(status) {
 }
 
 function restarted() {
+  seenAt.clear();
   state.statuses = [];
   state.events = [];
   state.lastId = 0;
@@ -151,7 +152,7 @@ function showAll(status) {
   nodeTable.show(
     status.nodes.map((node) => {
       const problem = worst.get(node.name);
-      return { node, requestShare: shares.get(node.name), level: problem?.isHot ? "hot" : problem?.level, problem, most };
+      return { node, requestShare: shares.get(node.name), level: problem?.hotBy ? "hot" : problem?.level, problem, most };
     }),
   );
   showStrips(status, shares);
@@ -159,6 +160,20 @@ function showAll(status) {
   showPeers(status.onecache);
   showDirector(status);
   showAge();
+}
+
+const seenAt = new Map(); // problems by title
+
+// For how long this page has seen each problem.  What begins with "for" says by itself for how long it has been so.
+function withSeen(problems) {
+  const now = performance.now();
+  const titles = new Set(problems.map((problem) => problem.title));
+  for (const title of seenAt.keys()) if (!titles.has(title)) seenAt.delete(title);
+  return ({ level, title, detail }) => {
+    if (!seenAt.has(title)) seenAt.set(title, now);
+    if (level === "note" || detail.startsWith("for ")) return detail;
+    return `${detail}${detail && "; "}seen for ${seconds(Math.round((now - seenAt.get(title)) / 1000))}`;
+  };
 }
 
 function showVerdict() {
@@ -176,15 +191,17 @@ function showVerdict() {
   setText(byId("headline-text"), headline);
   document.title = visible(`${{ ok: "✔", note: "✔", warn: "▲", bad: "✖" }[level]} ${headline} – cachelb`);
   const list = byId("problems");
+  const detailOf = withSeen(problems);
   problems.forEach((problem, at) => {
     const row = list.children[at] ?? list.appendChild(makeProblem());
     row.dataset.level = problem.level;
     setText(row.children[0], { bad: "wrong", warn: "look", note: "remark" }[problem.level]);
     setText(row.children[1], problem.title);
-    setText(row.children[2], problem.detail);
-    row.children[3].hidden = !problem.node;
+    setText(row.children[2], detailOf(problem));
+    row.children[3].hidden = !problem.node && !problem.hotBy;
     row.children[3].dataset.node = problem.node;
-    setText(row.children[3], `Look at ${problem.node}`);
+    row.children[3].dataset.hotBy = problem.hotBy;
+    setText(row.children[3], problem.hotBy ? "Look at hot URLs" : `Look at ${problem.node}`);
   });
   [...list.children].slice(problems.length).forEach((row) => row.remove());
   // read aloud only when it is another sentence: figures move all the time
@@ -195,6 +212,7 @@ function showVerdict() {
 function makeProblem() {
   const look = element("button", { type: "button" });
   look.addEventListener("click", () => {
+    if (look.dataset.hotBy) return lookAtHot(look.dataset.hotBy);
     byId("filter").value = look.dataset.node;
     byId("filter-state").value = "";
     nodeTable.show();
@@ -205,6 +223,14 @@ function makeProblem() {
   return element("li", {}, element("span", { class: "level" }), element("strong"), element("span", { class: "detail" }), look);
 }
 
+function lookAtHot(by) {
+  byId("hot-what").value = "urls";
+  byId("hot-by").value = by;
+  hotTable.show(state.hot);
+  byId("hot").scrollIntoView();
+  byId("hot-what").focus({ preventScroll: true });
+}
+
 function showTiles(status) {
   const rates = status.rates;
   const flying = status.nodes.reduce((sum, node) => sum + node.in_flight, 0);
@@ -212,7 +238,7 @@ function showTiles(status) {
   setFacts(byId("tiles"), [
     ["Nodes up", `${up} of ${status.nodes.length}`],
     ["Requests/s", rate(rates.requests_per_s)],
-    ["Hit ratio", percent(rates.hit_ratio)],
+    ["Hit ratio of the farm", percent(rates.hit_ratio), hitNote(rates)],
     ["Bytes/s", bytes(rates.bytes_per_s)],
     ["Half below (p50)", ms(rates.p50_ms)],
     ["99 % below (p99)", ms(rates.p99_ms)],
@@ -339,7 +365,7 @@ function showEvents() {
 function showAge() {
   if (state.answeredAt == null) return;
   const age = (performance.now() - state.answeredAt) / 1000;
-  setText(byId("age"), age < 1.5 ? "Live" : `Figures are ${seconds(Math.round(age))} old`);
+  setText(byId("age"), age < pollMs() / 1000 + 2 ? "Live" : `Figures are ${seconds(Math.round(age))} old`);
   document.body.classList.toggle("stale", age >= silentAfter());
 }
 

@@ -60,14 +60,16 @@ const number = (title, value) => text(title, value, { kind: "number" });
 
 function bars(cell) {
   for (const [kind, name] of [["keys", "keys"], ["requests", "requests"]]) {
-    cell.append(element("div", { class: `bar ${kind}` }, element("span", { class: "fill" }), element("span", { class: "bar-text" }), ` ${name}`));
+    const track = element("span", { class: "track" }, element("span", { class: "fill" }));
+    cell.append(element("div", { class: `bar ${kind}` }, track, element("span", { class: "bar-text" }), ` ${name}`));
   }
 }
 
+// most: the largest share of both kinds over all nodes, so that all bars have one scale.
 function showBars(cell, { node, requestShare, most }) {
   [node.key_share, requestShare].forEach((share, at) => {
     const bar = cell.children[at];
-    bar.children[0].style.width = `${most ? Math.min(100, (100 * (share ?? 0)) / most) : 0}%`;
+    bar.children[0].firstChild.style.width = `${most ? Math.min(100, (100 * (share ?? 0)) / most) : 0}%`;
     setText(bar.children[1], percent(share));
   });
 }
@@ -107,8 +109,9 @@ export class NodeTable {
       {
         title: "State",
         make: (cell) => cell.append(element("span", { class: "state" }), element("span", { class: "cause" })),
-        show: (cell, { node, problem }) => {
+        show: (cell, { node, level, problem }) => {
           cell.dataset.state = node.state;
+          cell.dataset.level = level ?? "";
           setText(cell.children[0], `${SIGNS[node.state] ?? "?"} ${node.state}`);
           setText(cell.children[1], problem && !problem.title.endsWith(` is ${node.state}`) ? problem.title.replace(`${node.name} `, "") : node.state === "dead" ? node.cause : "");
         },
@@ -199,7 +202,7 @@ export class HotTable {
   show(hot) {
     const [what, by] = [byId("hot-what").value, byId("hot-by").value];
     const entries = hot[`${what}_by_${by}`];
-    const few = isNarrow.matches ? entries.slice(0, 8) : entries;
+    const few = entries.slice(0, isNarrow.matches ? 8 : 15); // the verdict looks at more
     this.table.show(few.map((entry) => [`${what} ${entry.name}`, { entry, isUrl: what === "urls" }]));
     setText(byId("hot-window"), hot.requests ? `of ${count(hot.requests)} requests, ${bytes(hot.bytes)}, in ${seconds(hot.window_s)}` : "nothing was asked for");
   }

@@ -1,6 +1,7 @@
 // Is it well, and if not, what is wrong and where?  Pure: what is known comes in, sentences go out.
 //
-// A problem: level (bad, warn, note), title (stands still while its figures move, for it is read aloud), detail, node ("" for the farm).
+// A problem: level (bad, warn, note), title (stands still while its figures move, for it is read aloud), detail, node ("" for the farm),
+// hotBy (requests or bytes where the list of hot URLs tells more, else "").
 
 import { bytes, count, ms, percent, rate, seconds } from "./view.js";
 
@@ -12,9 +13,22 @@ const ERRORS_BAD = 0.05;
 const HOT_SHARE = 0.25;
 const HOT_REQUESTS = 200; // in the window
 const BYPASS_SHARE = 0.5;
+const BYPASS_NOTED = 0.05; // above that the farm's hit ratio is not that of all requests
 const REFUSED_SHARE = 0.1;
+const CAUSE_SHARE = 0.1; // of the requests around the farm: lesser causes explain nothing
 const HITS_LOST = 0.15;
 const LAG_MS = 100;
+
+// The farm's counters bypassed_*, in words.
+const BYPASS_CAUSES = {
+  learned: "earlier answers could not be cached",
+  authorization: "Authorization",
+  no_store: "Cache-Control: no-store",
+  method: "methods other than GET and HEAD",
+  rule: "a rule of [bypass]",
+  farm_dead: "no node was up",
+  upgrade: "tunnels and upgrades",
+};
 
 const LEVELS = ["bad", "warn", "note"];
 
@@ -31,12 +45,13 @@ export function judge({ statuses, hot, history, silence_s, silent_after_s }) {
   const status = statuses.at(-1);
   if (!status) return { level: "wait", headline: "Asking the director", problems: [] };
   const problems = [];
-  const say = (level, title, detail = "", node = "", isHot = false) => problems.push({ level, title, detail, node, isHot });
+  const say = (level, title, detail = "", node = "", hotBy = "") => problems.push({ level, title, detail, node, hotBy });
   if (silence_s >= silent_after_s) say("bad", "The director does not answer", `for ${seconds(silence_s)}; all below is from before`);
   judgeDirector(statuses, say);
   judgeStates(status, say);
   judgeWork(statuses, say);
-  judgeFarm(statuses, hot, history, say);
+  const isWell = (name) => !problems.some((problem) => problem.node === name && problem.level !== "note");
+  judgeFarm(statuses, hot, history, say, isWell);
   problems.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
   const wrong = problems.filter((problem) => problem.level !== "note");
   const remarks = problems.length - wrong.length;
@@ -100,13 +115,18 @@ function judgeWork(statuses, say) {
       }
     }
   }
+  const clientErrors = mean(statuses.map((status) => status.rates.errors_per_s));
+  const seen = clientErrors
+    ? `clients of the farm got ${rate(clientErrors)} errors/s`
+    : "all were answered by another node or on another try: no client saw an error";
   for (const node of up) {
     const rates = of.get(node.name);
     const errors = mean(rates.map((rate_) => rate_.errors_per_s));
     const requests = mean(rates.map((rate_) => rate_.requests_per_s));
     const part = errors / Math.max(requests, errors, 1);
     if (errors > 0 && part >= ERRORS_WARN) {
-      say(part >= ERRORS_BAD ? "bad" : "warn", `${node.name} fails`, `${rate(errors)} errors/s of ${rate(requests)} requests/s (${causes(node)})`, node.name);
+      const detail = `${rate(errors)} errors/s of ${rate(requests)} requests/s (${causes(node)}); ${seen}`;
+      say(part >= ERRORS_BAD ? "bad" : "warn", `${node.name} fails`, detail, node.name);
     }
   }
 }
@@ -117,7 +137,7 @@ function causes(node) {
   return `since the start: ${found.map(([key, name]) => `${count(node.counters[key])} ${name}`).join(", ") || "none"}`;
 }
 
-function judgeFarm(statuses, hot, history, say) {
+function judgeFarm(statuses, hot, history, say, isWell) {
   const over = (key) => mean(statuses.map((status) => status.rates[key]));
   const requests = over("requests_per_s");
   const errors = over("errors_per_s");
@@ -127,7 +147,7 @@ function judgeFarm(statuses, hot, history, say) {
   }
   if (requests >= FEW_PER_S) {
     if (over("bypassed_per_s") / requests >= BYPASS_SHARE) {
-      say("warn", "Most requests go around the farm", `${percent(over("bypassed_per_s") / requests)}: ${bypassCauses(statuses)}`);
+      say("warn", "Most requests go around the farm", `${percent(over("bypassed_per_s") / requests)}: ${bypassCauses(statuses)}${bypassPlace(hot)}`);
     }
     if (over("refused_per_s") / requests >= REFUSED_SHARE) {
       say("warn", "Many requests are refused", `${percent(over("refused_per_s") / requests)}; the events say why`);
@@ -135,12 +155,15 @@ function judgeFarm(statuses, hot, history, say) {
   }
   const top = hot?.urls_by_requests[0];
   if (top && hot.requests >= HOT_REQUESTS && top.requests_share >= HOT_SHARE) {
+    const hits = top.hit_ratio == null ? "" : `, hit ratio ${percent(top.hit_ratio)}`;
     const where = top.owner ? `, all at ${top.owner}` : "";
-    say("note", "One URL is hot", `${top.name}: ${percent(top.requests_share)} of requests in ${seconds(hot.window_s)}${where}`, top.owner, true);
+    const rest = top.owner && isWell(top.owner) ? "; nothing to do while its owner is well" : "";
+    const detail = `${top.name}: ${percent(top.requests_share)} of requests in ${seconds(hot.window_s)}${hits}${where}${rest}`;
+    say("note", "One URL is hot", detail, top.owner, "requests");
   }
   const big = hot?.urls_by_bytes[0];
   if (big && big.name !== top?.name && hot.requests >= HOT_REQUESTS && big.bytes_share >= 2 * HOT_SHARE) {
-    say("note", "One URL fills the wire", `${big.name}: ${percent(big.bytes_share)} of bytes, ${bytes(big.bytes)}`, big.owner, true);
+    say("note", "One URL fills the wire", `${big.name}: ${percent(big.bytes_share)} of bytes, ${bytes(big.bytes)}`, big.owner, "bytes");
   }
   const ratios = (history?.farm.hit_ratio ?? []).filter((value) => value != null);
   if (ratios.length >= 24) {
@@ -150,14 +173,39 @@ function judgeFarm(statuses, hot, history, say) {
   }
 }
 
+// What a hit ratio is of.
+export function hitNote(rates) {
+  const all = rates.requests_per_s;
+  if (!all || rates.bypassed_per_s / all <= BYPASS_NOTED) return "of what nodes answered";
+  return `of what nodes answered; of all requests ${percent(Math.min(1, rates.hits_per_s / all))}`; // an answer may come a second after its request
+}
+
 // Why requests went around, from what the counters gained while we watched (or since the start).
 function bypassCauses(statuses) {
   const now = statuses.at(-1).farm;
   const before = statuses.length > 1 ? statuses[0].farm : {};
   const gained = Object.keys(now)
     .filter((key) => key.startsWith("bypassed_"))
-    .map((key) => [key.slice(9).replaceAll("_", " "), now[key] - (before[key] ?? 0)])
-    .filter(([, value]) => value > 0)
+    .map((key) => [key.slice(9), now[key] - (before[key] ?? 0)])
     .sort((a, b) => b[1] - a[1]);
-  return gained.map(([name, value]) => `${name} ${count(value)}`).join(", ") || "tunnels";
+  const least = CAUSE_SHARE * gained.reduce((sum, [, value]) => sum + value, 0);
+  const causes = gained.filter(([, value]) => value > 0 && value >= least);
+  return causes.map(([name]) => BYPASS_CAUSES[name] ?? name.replaceAll("_", " ")).join(", ") || "the counters do not say why";
 }
+
+// Whose requests they are: the host with the most of them, and the part of it that most of its hot URLs are in.
+function bypassPlace(hot) {
+  const around = (entry) => entry.requests * entry.bypassed_share;
+  const [host] = [...(hot?.hosts_by_requests ?? [])].sort((a, b) => around(b) - around(a));
+  if (!host || !around(host)) return "";
+  const parts = new Map();
+  for (const entry of hot.urls_by_requests) {
+    const part = hostAndSegment(entry.name);
+    if (entry.bypassed_share > 0.5 && part.startsWith(`${host.name}/`)) parts.set(part, (parts.get(part) ?? 0) + 1);
+  }
+  const [example] = [...parts].sort((a, b) => b[1] - a[1])[0] ?? [];
+  return `; above all ${host.name}${example ? `, for example ${example}` : ""}`;
+}
+
+// "http://host/one/two?x" -> "host/one"; what CONNECT asks for has no scheme and no path.
+const hostAndSegment = (url) => url.replace(/^[a-z]+:\/\//, "").split("?")[0].split("/").slice(0, 2).join("/");

@@ -57,13 +57,15 @@ export function setText(target, text) {
   if (target.textContent !== wanted) target.textContent = wanted;
 }
 
-// A list of facts: [[name, value], ...], value a string.
+// A list of facts: [[name, value, note], ...], strings; most have no note.
 export function setFacts(list, facts) {
   const known = [...list.children];
-  facts.forEach(([name, value], at) => {
+  facts.forEach(([name, value, note], at) => {
     const row = known[at] ?? list.appendChild(element("div", {}, element("dt"), element("dd")));
-    setText(row.firstChild, name);
-    setText(row.lastChild, value);
+    setText(row.children[0], name);
+    setText(row.children[1], value);
+    if (note) setText(row.children[2] ?? row.appendChild(element("dd", { class: "note" })), note);
+    else row.children[2]?.remove();
   });
   known.slice(facts.length).forEach((row) => row.remove());
 }

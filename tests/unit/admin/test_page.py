@@ -23,6 +23,7 @@ from fakes import FakeSquid, get, ok
 from live_director import LiveDirector, wait_until
 
 from cachelb.admin.api import PAGE
+from cachelb.counters import FARM_INDEX
 from cachelb.demo.leash import Leash
 
 ROOT = Path(__file__).parents[3]
@@ -148,7 +149,7 @@ def visit(browser: Browser, farm: Farm) -> Iterator[Callable[..., Page]]:
 
 def facts(page: Page, selector: str) -> dict[str, str]:
     """A definition list as a reader sees it."""
-    script = f"[...document.querySelectorAll('{selector} > div')].map(row => [...row.children].map(cell => cell.textContent))"
+    script = f"[...document.querySelectorAll('{selector} > div')].map(row => [0, 1].map(at => row.children[at].textContent))"
     return dict(page.run(script))
 
 
@@ -173,6 +174,7 @@ def test_the_numbers_are_those_of_the_api(farm: Farm, visit: Callable[..., Page]
     assert status["farm"]["hits"] == 1200
     assert tiles["Hits in all"] == "1,200"
     assert tiles["Nodes up"] == "3 of 3"
+    assert page.text("#tiles .note") == "of what nodes answered"
     assert tiles["Bytes in all"] == f"{status['farm']['bytes_out'] / 1e6:.1f}".removesuffix(".0") + " MB"
     rows = {name.partition("127.")[0]: row for name, row in table(page, "#nodes-table").items()}
     assert set(rows) == set(farm.nodes)
@@ -191,6 +193,22 @@ def test_the_numbers_are_those_of_the_api(farm: Farm, visit: Callable[..., Page]
     assert status["hash"]["table"] in director["Owners"]
     assert list(table(page, "#worker-table")) == ["worker 1"]
     page.wait("document.querySelector('#headline-text').textContent === 'All well'")
+
+
+@needs_browser
+def test_the_bars_of_all_rows_have_one_scale(farm: Farm, visit: Callable[..., Page]):
+    mine = next(url for url in (f"http://www.test/{number}" for number in count()) if owner(farm, url) == "cache1")
+    others = (f"http://www.test/{number}" for number in count())
+    farm.ask(*[mine] * 30, *(next(url for url in others if owner(farm, url) == "cache2") for _ in range(10)))
+    page = visit()
+    page.wait("document.querySelector('#nodes-table').textContent.includes('75 % requests')")
+    bars = page.run(
+        """[...document.querySelectorAll('.bar')].map(bar => [parseFloat(bar.querySelector('.bar-text').textContent),
+            ...['.fill', '.track'].map(part => bar.querySelector(part).getBoundingClientRect().width)])"""
+    )
+    assert len(bars) == 6
+    for share, fill, track in bars:
+        assert fill == pytest.approx(max(1, track * share / 75), abs=1)
 
 
 @needs_browser
@@ -244,6 +262,7 @@ def test_a_slow_node_is_named(farm: Farm, visit: Callable[..., Page]):
     try:
         page.wait("document.querySelector('#problems').textContent.includes('cache2 is slow')")
         page.wait("document.querySelector('#nodes-table tbody .cause').textContent === 'is slow'")
+        page.wait("/; seen for [1-9]/.test(document.querySelector('#problems').textContent)")
     finally:
         ended.set()
         client.join()
@@ -473,13 +492,33 @@ def test_two_hundred_nodes_are_sorted_and_filtered(browser: Browser, tmp_path: P
             farm.close()
 
 
+@needs_browser
+def test_the_hit_ratio_says_what_it_is_of(farm: Farm, visit: Callable[..., Page]):
+    page = visit()
+
+    def note(bypassed: float, requests: float = 100) -> str:
+        rates = json.dumps({"requests_per_s": requests, "bypassed_per_s": bypassed, "hits_per_s": 30})
+        return str(page.run(f"import('/page/verdict.js').then(module => module.hitNote({rates}))"))
+
+    assert note(5) == note(0) == note(0, requests=0) == "of what nodes answered"
+    assert note(60) == "of what nodes answered; of all requests 30 %"
+    assert note(60, requests=20).endswith(" 100 %")
+
+
+def test_every_cause_of_a_bypass_has_its_words():
+    script = (PAGE / "verdict.js").read_text()
+    table = script.partition("const BYPASS_CAUSES = {")[2].partition("}")[0]
+    names = {name.removeprefix("bypassed_") for name in FARM_INDEX if name.startswith("bypassed_")}
+    assert set(re.findall(r"^  (\w+): ", table, re.MULTILINE)) == names
+
+
 # -- the verdict: what has to be seen at once
 
 NODE = {"state": "up", "weight": 1, "share": 1, "key_share": 0.25, "since_s": 60, "cause": "probes fail", "drain": None}
 RATES = {"requests_per_s": 50, "first_byte_p50_ms": 2, "errors_per_s": 0}
 FAULTS = {"connect_failures": 0, "resets": 9, "timeouts": 0, "bad_responses": 0}
 FARM_RATES = {"requests_per_s": 200, "errors_per_s": 0, "bypassed_per_s": 0, "refused_per_s": 0}
-TOP = {"name": "http://h/x", "owner": "n1", "requests_share": 0.5, "bytes_share": 0.1, "bytes": 9}
+TOP = {"name": "http://h/x", "owner": "n1", "requests_share": 0.5, "hit_ratio": 0.98, "bytes_share": 0.1, "bytes": 9}
 
 
 def status_of(change: dict[str, Any]) -> dict[str, Any]:
@@ -515,11 +554,22 @@ def test_the_verdict_names_what_is_wrong_and_where(farm: Farm, visit: Callable[.
     level, problems = judge(rates={"errors_per_s": 10})
     assert (level, problems[0][0]) == ("bad", "n0 fails")
     assert "9 resets" in problems[0][2]
+    assert problems[0][2].endswith("no client saw an error")
+    level, problems = judge(rates={"errors_per_s": 10}, farm={"errors_per_s": 1.5})
+    assert problems[0][2].endswith("clients of the farm got 1.5 errors/s")
     drain = {"for_s": 3, "in_flight": 2, "in_flight_at_start": 5, "keys_moved": 1, "eta_s": 4, "done": False}
     level, problems = judge(node={"state": "drain", "drain": drain})
     assert (level, problems[0]) == ("note", ["n0 is draining", "n0", "2 in flight, done in about 4 s"])
     level, problems = judge(farm={"bypassed_per_s": 150})
-    assert (level, problems[0][0], problems[0][2]) == ("warn", "Most requests go around the farm", "75 %: method 700, no store 5")
+    why = "75 %: methods other than GET and HEAD"
+    assert (level, problems[0][0], problems[0][2]) == ("warn", "Most requests go around the farm", why)
+    around = {"bypassed_share": 0.9, "requests_share": 0.01, "bytes_share": 0.01, "bytes": 9}
+    names = ("x/b/0", "api/a/1?/z", "api/v1/2", "api/v1/3?q", "x/c/4", "x/c/5", "x/c/6")
+    urls = [around | {"name": f"http://{name}"} for name in names]
+    hosts = [{"name": "x", "requests": 900, "bypassed_share": 0.1}, {"name": "api", "requests": 500, "bypassed_share": 0.8}]
+    hot = {"requests": 1400, "window_s": 60, "urls_by_requests": urls, "urls_by_bytes": [], "hosts_by_requests": hosts}
+    level, problems = judge(farm={"bypassed_per_s": 150}, hot=hot)
+    assert problems[0][2] == f"{why}; above all api, for example api/v1"
     assert first(farm={"refused_per_s": 50})[1] == "Many requests are refused"
     assert first(farm={"errors_per_s": 50}) == ("bad", "Clients get errors", "")
     assert first(status={"config": {"problems": ["x"]}})[1] == "The last reload was refused"
@@ -528,6 +578,10 @@ def test_the_verdict_names_what_is_wrong_and_where(farm: Farm, visit: Callable[.
     assert first(silence_s=8) == ("bad", "The director does not answer", "")
     hot = {"requests": 1000, "window_s": 60, "urls_by_requests": [TOP], "urls_by_bytes": [TOP]}
     assert first(hot=hot) == ("note", "One URL is hot", "n1")
+    well = "; nothing to do while its owner is well"
+    assert judge(hot=hot)[1][0][2] == f"http://h/x: 50 % of requests in 1 min, hit ratio 98 %, all at n1{well}"
+    level, problems = judge(hot=hot | {"urls_by_requests": [TOP | {"owner": "n0"}]}, rates={"errors_per_s": 10})
+    assert problems[1][2].endswith("all at n0")
     assert judge(hot=hot | {"requests": 20})[0] == "ok"
     assert first(history={"farm": {"hit_ratio": [0.8] * 30 + [0.3] * 6}})[1] == "The hit ratio has dropped"
     assert judge(history={"farm": {"hit_ratio": [0.8] * 36}})[0] == "ok"
