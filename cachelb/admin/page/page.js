@@ -58,7 +58,7 @@ const silentAfter = () => (2 * pollMs()) / 1000 + 3; // seconds: two answers are
 async function askSlow() {
   const of = state.chartOf;
   [state.hot, state.history] = await Promise.all([
-    api.read(`/api/v1/hot?limit=100&minutes=${byId("hot-minutes").value}`),
+    api.read(`/api/v1/hot?limit=15&minutes=${byId("hot-minutes").value}`),
     api.read(`/api/v1/history?nodes=${encodeURIComponent(of)}`),
   ]);
   hotTable.show(state.hot);

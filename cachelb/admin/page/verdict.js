@@ -193,19 +193,8 @@ function bypassCauses(statuses) {
   return causes.map(([name]) => BYPASS_CAUSES[name] ?? name.replaceAll("_", " ")).join(", ") || "the counters do not say why";
 }
 
-// Whose requests they are: the host with the most of them, and the part of it that most of its hot URLs are in.
+// Which part of which site most of them are for.
 function bypassPlace(hot) {
-  const around = (entry) => entry.requests * entry.bypassed_share;
-  const [host] = [...(hot?.hosts_by_requests ?? [])].sort((a, b) => around(b) - around(a));
-  if (!host || !around(host)) return "";
-  const parts = new Map();
-  for (const entry of hot.urls_by_requests) {
-    const part = hostAndSegment(entry.name);
-    if (entry.bypassed_share > 0.5 && part.startsWith(`${host.name}/`)) parts.set(part, (parts.get(part) ?? 0) + 1);
-  }
-  const [example] = [...parts].sort((a, b) => b[1] - a[1])[0] ?? [];
-  return `; above all ${host.name}${example ? `, for example ${example}` : ""}`;
+  const top = hot?.around_by_requests?.[0];
+  return top ? `; ${percent(top.requests_share)} of all are for ${top.name}` : "";
 }
-
-// "http://host/one/two?x" -> "host/one"; what CONNECT asks for has no scheme and no path.
-const hostAndSegment = (url) => url.replace(/^[a-z]+:\/\//, "").split("?")[0].split("/").slice(0, 2).join("/");
