@@ -149,7 +149,7 @@ def test_the_head_says_what_the_squid_says(bench: Bench, unique: str, fields: st
         assert not bench.is_fresh_for(url, until - now + 2)
     _, head, is_hit = bench.ask(url)
     if is_hit:
-        assert abs(held_until(status, head, now) - until) <= 1
+        assert abs(held_until(status, head, now) - until) <= 1 + int(time.time()) - now
 
 
 def test_the_time_that_the_origin_took_counts(bench: Bench, unique: str):
@@ -161,7 +161,7 @@ def test_the_time_that_the_origin_took_counts(bench: Bench, unique: str):
     assert not bench.is_fresh_for(url, until - now + 2)
     _, head, is_hit = bench.ask(url)
     assert is_hit
-    assert abs(held_until(200, head, now) - until) <= 1
+    assert abs(held_until(200, head, now) - until) <= 1 + int(time.time()) - now
 
 
 @pytest.mark.parametrize("field", ["Range: bytes=0-9", f"If-Modified-Since: {email.utils.formatdate(4e9, usegmt=True)}"])
@@ -172,7 +172,7 @@ def test_a_part_and_a_304_say_the_same_as_the_whole(bench: Bench, unique: str, f
     answer = bench.node.exchange(f"GET {url} HTTP/1.0\r\n{field}\r\n\r\n".encode())
     assert b"X-Cache: HIT" in answer
     assert int(answer[9:12]) in (206, 304)
-    assert abs(held_until(int(answer[9:12]), answer, now) - stored_until(200, head, now)) <= 1
+    assert abs(held_until(int(answer[9:12]), answer, now) - stored_until(200, head, now)) <= 1 + int(time.time()) - now
 
 
 def test_where_we_differ(bench: Bench, unique: str):

@@ -196,6 +196,7 @@ def test_a_configuration_that_cannot_be_used_is_refused_and_a_better_one_is_take
     assert subject.status()["upgrade"] == {"tries": 0, "problem": ""}
 
 
+@pytest.mark.alone
 def test_one_that_is_not_ready_in_time_is_ended(director: Make):
     subject = director("[service]\nupgrade_s = 2\n")
     count = len(subject.processes())
