@@ -26,7 +26,7 @@ ERRORS_PER_S = 0.2  # fewer are chance
 STUCK_IN_FLIGHT, STUCK_TIMES = 20, 5.0
 HUNG_IN_FLIGHT = 3
 HIT_POINTS = 0.25  # below the others
-WARM_S, WARM_REQUESTS = 120.0, 300.0  # all begin cold; and so many requests in half a minute, for a ratio to mean something
+WARM_S, WARM_PER_S = 120.0, 10.0  # all begin cold; and a ratio of fewer requests means little
 BUSY_PER_S = 5.0  # a ratio of fewer requests says little
 BYPASS_PART, REFUSED_PART, RETRIES_PART = 0.5, 0.1, 0.05
 HOT_PART = 0.2
@@ -299,7 +299,7 @@ def _slow(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
 def _cold(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
     usual = [other.lately.hit_ratio for other in others if other.lately.hit_ratio is not None]
     mine = node.lately.hit_ratio
-    if not node.is_in_service or mine is None or not usual or known(node.lately.requests, 0.0) < WARM_REQUESTS / 30:
+    if not node.is_in_service or mine is None or not usual or known(node.lately.requests, 0.0) < WARM_PER_S:
         return
     if node.since_s is not None and node.since_s < WARM_S:
         return
@@ -371,11 +371,9 @@ def _why_bypassed(farm: Farm) -> str:
 
 def _where_bypassed(farm: Farm) -> str:
     """The host and first path segment that most of what goes around the farm is for."""
-    around = listed(farm.answers.hot, "around_by_requests")
-    total = sum(number(h, "requests") or 0 for h in listed(farm.answers.hot, "hosts_by_requests"))
-    if not around or not total:
-        return ""
-    return f"; {percent(min(1.0, (number(around[0], 'requests') or 0) / total))} % of all are for {around[0].get('name', '?')}"
+    for entry in listed(farm.answers.hot, "around_by_requests")[:1]:
+        return f"; {percent(number(entry, 'requests_share'))} % of all are for {entry.get('name', '?')}"
+    return ""
 
 
 def _spared(farm: Farm, finding: Finding) -> Finding:

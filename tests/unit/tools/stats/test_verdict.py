@@ -157,8 +157,7 @@ def test_a_node_with_more_requests_than_keys_is_a_note_with_its_hottest_url():
 
 def test_a_flood_that_goes_around_the_farm_is_said_with_its_host_and_reason():
     hosts = {
-        "hosts_by_requests": [{"name": "www.test", "requests": 900}, {"name": "api.test", "requests": 300}],
-        "around_by_requests": [{"name": "api.test/v1/", "requests": 240}, {"name": "api.test/v2/", "requests": 60}],
+        "around_by_requests": [{"name": "api.test/v1/", "requests_share": 0.2}, {"name": "api.test/v2/", "requests_share": 0.05}],
     }
     found = status(rates={"bypassed_per_s": 200.0}, farm={"bypassed_method": 30, "bypassed_rule": 2})
     finding = judge(farm(status=found, hot=hosts)).findings[0]
