@@ -18,6 +18,12 @@ V = TypeVar("V")
 _PLACES: Final = 1 << 16
 
 
+def _trace(key: Hashable) -> tuple[int, int]:
+    """Where the offer of a key is noted, and by which tag."""
+    number = hash(key)
+    return number & (_PLACES - 1), (number >> 16 & 0x7F) + 1
+
+
 class Memo(Generic[K, V]):
     """``young`` may be read directly by a hot path; everything else goes through ``get``, ``put`` and ``offer``.
 
@@ -50,8 +56,8 @@ class Memo(Generic[K, V]):
         """
         if not self.old:
             return None
-        number = hash(key)
-        return self.get(key) if self._offered[number & (_PLACES - 1)] == (number >> 16 & 0x7F) + 1 else None
+        place, tag = _trace(key)
+        return self.get(key) if self._offered[place] == tag else None
 
     def offer(self, key: K, value: V) -> None:
         """Remember ``value``; once the memo has been full, only if its key has been offered before, not long ago.
@@ -62,9 +68,7 @@ class Memo(Generic[K, V]):
         if not self.old:
             self.put(key, value)
             return
-        number = hash(key)
-        place = number & (_PLACES - 1)
-        tag = (number >> 16 & 0x7F) + 1
+        place, tag = _trace(key)
         if self._offered[place] == tag:
             self.put(key, value)
         else:
