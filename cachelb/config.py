@@ -12,29 +12,26 @@ from __future__ import annotations
 import platform
 import re
 import tomllib
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError
 
 from cachelb import config_rules, config_text
+from cachelb.config_base import WEEK_S, Addresses, Name, Network, Port, Ports, Seconds, SecondsOrNone, Section, Share
+from cachelb.config_policy import AffinityConfig, CookieConfig, PoolConfig, RuleConfig, TcpConfig
 from cachelb.config_values import (
     Address,
-    as_list,
     check_account,
     check_header_rule,
     check_host,
     check_host_rule,
     check_mode,
-    check_name,
     check_path,
     check_path_rule,
     check_pseudonym,
     check_workers,
-    parse_address,
     parse_network,
-    parse_ports,
     parse_server,
 )
 from cachelb.errors import ConfigError, Problem
@@ -42,24 +39,6 @@ from cachelb.errors import ConfigError, Problem
 __all__ = ["Address", "Config", "NodeConfig", "load", "parse"]
 
 CONFIG_BYTES = 16 << 20  # 1,000 nodes take 100 KB; more is a wrong file
-WEEK_S = 7 * 86400.0
-
-Seconds = Annotated[float, Field(gt=0, le=WEEK_S, allow_inf_nan=False)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-SecondsOrNone = Annotated[float, Field(ge=0, le=WEEK_S, allow_inf_nan=False)]  # 0: not at all
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Addresses = Annotated[
-    tuple[Annotated[Address, PlainValidator(parse_address), PlainSerializer(str, return_type=str)], ...],
-    BeforeValidator(as_list),
-]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(parse_network), PlainSerializer(str, return_type=str)]
-Ports = tuple[Annotated[int | str, PlainValidator(parse_ports)], ...]
-
-
-class Section(BaseModel):
-    """What all sections have in common: no unknown keys, no silent conversions, no changes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ListenConfig(Section):
@@ -231,10 +210,12 @@ class ServiceConfig(Section):
 class NodeConfig(Section):
     """One Squid of the farm."""
 
-    name: Annotated[str, BeforeValidator(check_name)]  # identity: the ring follows it, never the address or the order
+    name: Name  # identity: the ring follows it, never the address or the order
     host: Annotated[str, BeforeValidator(check_host)]  # address or DNS name
     http_port: Port = 3128
     icp_port: Annotated[int, Field(ge=0, le=65535)] = 3130  # 0: it speaks no ICP
+    probe: Literal["http", "connect"] = "http"  # what shows that it lives: an answer, or, where it speaks no HTTP, a connection
+    probe_port: Annotated[int, Field(ge=0, le=65535)] = 0  # where that is looked for; 0: its HTTP port
     store_log: Addresses = ()  # udp; an own place for its store log, where several nodes have one address
     weight: Annotated[float, Field(ge=0, le=256, allow_inf_nan=False)] = 1.0  # its part of the URLs; 0: none
     state: Literal["up", "drain", "down"] = "up"  # drain: takes no new keys unless it is the last
@@ -259,6 +240,11 @@ class Config(Section):
     log: LogConfig = LogConfig()
     service: ServiceConfig = ServiceConfig()
     node: tuple[NodeConfig, ...] = ()
+    pool: tuple[PoolConfig, ...] = ()
+    affinity: tuple[AffinityConfig, ...] = ()
+    cookie: tuple[CookieConfig, ...] = ()
+    rule: tuple[RuleConfig, ...] = ()
+    tcp: tuple[TcpConfig, ...] = ()
 
 
 def load(path: Path) -> Config:
@@ -322,10 +308,17 @@ def _fields_of(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(model.model_fields)
 
 
+_LISTS: dict[str, type[Section]] = {
+    "node": NodeConfig,
+    "pool": PoolConfig,
+    "affinity": AffinityConfig,
+    "cookie": CookieConfig,
+    "rule": RuleConfig,
+    "tcp": TcpConfig,
+}
 # The keys of each section, for "did you mean": "" has the names of the sections.
 FIELDS: dict[str, tuple[str, ...]] = {
     "": _fields_of(Config),
-    "node": _fields_of(NodeConfig),
-    **{name: _fields_of(type(field.default)) for name, field in Config.model_fields.items() if name != "node"},
+    **{name: _fields_of(_LISTS.get(name) or type(field.default)) for name, field in Config.model_fields.items()},
 }
 DEFAULTS = Config().model_dump(mode="json")

@@ -21,6 +21,7 @@ from cachelb.counters import NODE_SLOTS
 Raw = Mapping[str, Any]
 
 HTTP_PORT = 3128
+LISTS = ("node", "pool", "affinity", "cookie", "rule", "tcp")  # sections that are written as [[name]]
 
 # (smaller, larger, whether they may be equal)
 _ORDERED = (
@@ -219,10 +220,10 @@ def explain(error: Mapping[str, Any], raw: Raw, fields: Mapping[str, Sequence[st
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", context["expected"])
         return Found(path, f"{shown(value)} is not one of {', '.join(map(shown, options))}", _closest(value, options))
-    if path == ("node",):
-        return Found(path, "should be a list of tables", "write [[node]], with two brackets")
+    if len(path) == 1 and path[0] in LISTS:
+        return Found(path, "should be a list of tables", f"write [[{path[0]}]], with two brackets")
     if kind == "model_type":
-        header = "[[node]]" if path[0] == "node" else f"[{path[0]}]"
+        header = _header(str(path[0]))
         return Found(path, f"should be a table, not {shown(value)}", f"write {header} on a line of its own")
     if kind == "tuple_type":
         return Found(path, f"should be a list, not {shown(value)}", f"write [{shown(value)}]")
@@ -248,14 +249,18 @@ def _meant(path: Path, fields: Mapping[str, Sequence[str]]) -> str:
     section = str(path[0]) if len(path) > 1 else ""
     hint = _closest(key, fields[section])
     homes = [name for name, keys in fields.items() if name and key in keys]
-    if section == "" and key.rstrip("s") == "node":
-        return "did you mean [[node]]?"
+    if section == "" and key.removesuffix("s") in LISTS:
+        return f"did you mean [[{key.removesuffix('s')}]]?"
     if homes and (not hint or section == ""):
-        headers = ["[[node]]" if name == "node" else f"[{name}]" for name in homes]
+        headers = list(map(_header, homes))
         return f"{key} belongs into {' or '.join(headers)}"
     if section == "":
         return hint or "the sections are " + ", ".join(fields[""])
-    return hint or f"[{section}] has {', '.join(fields[section])}"
+    return hint or f"{_header(section)} has {', '.join(fields[section])}"
+
+
+def _header(section: str) -> str:
+    return f"[[{section}]]" if section in LISTS else f"[{section}]"
 
 
 def _closest(value: object, options: Iterable[str]) -> str:

@@ -214,8 +214,8 @@ def unreadable(name: str, exc: Exception) -> Problem:
 def as_toml(config: Config) -> str:
     """The whole configuration as TOML, defaults included; ``parse`` makes an equal one of it."""
     sections = config.model_dump(mode="json")
-    tables = [("[[node]]", node) for node in sections.pop("node")]
-    tables = [(f"[{name}]", values) for name, values in sections.items()] + tables
+    tables = [(f"[{name}]", values) for name, values in sections.items() if isinstance(values, dict)]
+    tables += [(f"[[{name}]]", item) for name, values in sections.items() if isinstance(values, list) for item in values]
     return "\n".join(header + "\n" + "".join(_pairs(values)) for header, values in tables)
 
 
@@ -230,6 +230,8 @@ def _value(value: Any) -> str:
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quoted(key)} = {_value(item)}" for key, item in value.items()) + "}"
     return _quoted(value) if isinstance(value, str) else repr(value)
 
 

@@ -15,11 +15,14 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, 
 from typing import Literal, NamedTuple
 
 from cachelb.routing.classify import BypassRules
+from cachelb.routing.patterns import check_expression
 from cachelb.routing.ports import PortSet
 
 _SHOWN = 60  # characters of a value that a message quotes
 _NAME_MAX = 64  # of a node; it is in every line of the access log
 _WORKERS_MAX = 1024  # processes; no machine that this is for has more cores
+_PORTS_MAX = 1024  # of a range: each is a socket in every worker
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT", "PURGE"))
 
 _token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII).fullmatch
 _pseudonym = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z\[\]:-]{1,255}", re.ASCII).fullmatch  # RFC 9110, section 7.6.3
@@ -233,6 +236,88 @@ def check_path_rule(value: object) -> str:
 def check_header_rule(value: object) -> str:
     """A rule for requests with certain fields, which are not cached."""
     return _rule(value, lambda text: BypassRules(headers=[text]))
+
+
+def check_label(value: object) -> str:
+    """The name of something that is configured elsewhere, or "" for none."""
+    return check_name(value) if text_of(value) else ""
+
+
+def check_regex(value: object) -> str:
+    """A regular expression in RE2's syntax, which takes linear time."""
+    text = text_of(value)
+    if problem := check_expression(text):
+        raise BadValue(f"{shown(value)} is not a regular expression of RE2: {problem}", "RE2 has no look-around, no back-references")
+    return text
+
+
+def check_methods(value: object) -> tuple[str, ...]:
+    """Request methods, which are tokens; case matters (RFC 9110, section 9.1)."""
+    methods = tuple(text_of(item) for item in as_list(value))
+    for method in methods:
+        if not _token(method):
+            raise BadValue(f"{shown(method)} is not a method", 'write it like "GET"')
+        if method != method.upper() and method.upper() in _METHODS:
+            raise BadValue(f"{shown(method)} matches nothing: the case of methods matters", f'write "{method.upper()}"')
+    return methods
+
+
+def check_cookie_name(value: object) -> str:
+    """The name of a cookie: a token (RFC 6265, section 4.1.1)."""
+    text = text_of(value)
+    if len(text) > _NAME_MAX or not _token(text):
+        raise BadValue(f"{shown(value)} cannot be the name of a cookie", f"a token of at most {_NAME_MAX} characters")
+    return text
+
+
+def check_domain(value: object) -> str:
+    """A domain, or "" for none."""
+    text = text_of(value)
+    return check_host(text.removeprefix(".")) if text else ""
+
+
+def check_cookie_path(value: object) -> str:
+    """The path of a cookie."""
+    text = text_of(value)
+    if not text.startswith("/") or ";" in text or not text.isascii():
+        raise BadValue(f"{shown(value)} cannot be the path of a cookie", 'write it like "/"')
+    return text
+
+
+def check_listen(value: object) -> tuple[str, ...]:
+    """Where a TCP service listens: "address:port" or "address:first-last", one or several."""
+    places = as_list(value)
+    if not places:
+        raise BadValue("is empty: the service must listen somewhere", 'as "0.0.0.0:21"')
+    return tuple(str(parse_listen(place)) for place in places)
+
+
+class PortRange(NamedTuple):
+    """An IP address without brackets, and its ports from first to last.  As text as it was written."""
+
+    host: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        start = str(Address(self.host, self.first))
+        return start if self.first == self.last else f"{start}-{self.last}"
+
+    @property
+    def addresses(self) -> list[Address]:
+        """One for each port."""
+        return [Address(self.host, port) for port in range(self.first, self.last + 1)]
+
+
+def parse_listen(value: object) -> PortRange:
+    """An address with a port or a range of at most 1,024 ports: "0.0.0.0:50000-50099"."""
+    text = text_of(value)
+    start, dash, last = text.rpartition("-")
+    address = parse_address(start if dash else text)
+    end = _port(last, value) if dash else address.port
+    if not address.port <= end < address.port + _PORTS_MAX:
+        raise BadValue(f"{shown(value)} is not a range of 1 to {_PORTS_MAX} ports", 'write it like "0.0.0.0:50000-50099"')
+    return PortRange(address.host, address.port, end)
 
 
 def _rule(value: object, compiled: Callable[[str], BypassRules]) -> str:
