@@ -42,8 +42,8 @@ MODULES = (
     *(f"cachelb.http.{name}" for name in ("caching", "fields", "framing", "freshness", "grammar", "head", "response")),
     *(f"cachelb.http.{name}" for name in ("rewrite", "url")),
     *(f"cachelb.relay.{name}" for name in ("access", "answer", "attempts", "client", "door", "ends", "engine", "exchange")),
-    *(f"cachelb.relay.{name}" for name in ("memo", "plan", "poller", "pump", "sightings", "upstream")),
-    *(f"cachelb.routing.{name}" for name in ("classify", "learned", "ring", "route", "table")),
+    *(f"cachelb.relay.{name}" for name in ("memo", "plan", "poller", "pump", "sightings", "upstream", "ways")),
+    *(f"cachelb.routing.{name}" for name in ("classify", "learned", "pool", "ring", "route", "rules", "table")),
     # and what an ICP query passes through, as far as that makes it faster
     # (not cluster.holdings: compiled, the restoring of a table that is larger than its limit did not end)
     *("cachelb.cluster.index", "cachelb.cluster.lookup", "digest.key", "icp.answer", "icp.batch", "icp.guard"),

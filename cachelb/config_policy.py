@@ -26,7 +26,7 @@ from cachelb.config_base import (
     Section,
     Texts,
 )
-from cachelb.config_values import as_list, check_domain, check_cookie_name, check_cookie_path, check_listen, check_methods
+from cachelb.config_values import as_list, check_cookie_name, check_cookie_path, check_domain, check_listen, check_methods
 
 Scheduler = Literal["", "url", "carp", "client", "host", "rr", "wrr", "lc", "wlc"]
 PoolWeight = Annotated[float, Field(ge=0, le=256, allow_inf_nan=False)]
@@ -37,7 +37,8 @@ class PoolConfig(Section):
 
     name: Name
     nodes: Names  # names of [[node]]; their order does not matter
-    weights: dict[str, PoolWeight] = {}  # of nodes that have another weight here than in the farm; 0: nothing new
+    # of nodes that have another weight here than in the farm; 0: nothing new
+    weights: dict[str, PoolWeight] = Field(default_factory=dict)
 
 
 class AffinityConfig(Section):
@@ -103,7 +104,8 @@ class TcpConfig(Section):
     scheduler: Scheduler = "wlc"  # "host": by the name that a TLS client asks for
     affinity: Label = ""  # a group of [[affinity]]
     tls: Literal["", "sni", "session"] = ""  # read what TLS clients say first: the name; also which session they go on with
-    pools: dict[str, str] = {}  # by the name that a TLS client asks for: {"shop.example" = "shop", ".b.example" = "b"}
+    # pools by the name that a TLS client asks for: {"shop.example" = "shop", ".b.example" = "b"}
+    pools: dict[str, str] = Field(default_factory=dict)
     hello_s: Seconds = 5.0  # for a TLS client to say that
     send_proxy: Literal["", "v1", "v2"] = ""  # tell nodes who the client is: the PROXY protocol
     idle_s: Seconds = 600.0  # without one byte, either way; as [timeouts] tunnel_idle_s

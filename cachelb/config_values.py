@@ -247,7 +247,8 @@ def check_regex(value: object) -> str:
     """A regular expression in RE2's syntax, which takes linear time."""
     text = text_of(value)
     if problem := check_expression(text):
-        raise BadValue(f"{shown(value)} is not a regular expression of RE2: {problem}", "RE2 has no look-around, no back-references")
+        hint = "RE2 has no look-around and no back-references"
+        raise BadValue(f"{shown(value)} is not a regular expression of RE2: {problem}", hint)
     return text
 
 

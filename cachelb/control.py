@@ -27,12 +27,14 @@ SNAPSHOT, LESSONS, REOPEN, DRAIN, APPLIED, DRAINED = b"S", b"L", b"R", b"D", b"A
 SEEN, PURGE, PURGED = b"H", b"P", b"Q"
 HOT, ASK, REPORT = b"T", b"M", b"N"
 LEAVE, PING, PONG = b"V", b"I", b"O"
+LOADS = b"W"
 
 MESSAGE_BYTES = 16 << 20  # a Snapshot of 2,000 nodes has about 300 KiB
 
 _HEAD = struct.Struct("!Ic")
 _SEEN = struct.Struct("!HIH")
 _NUMBER = struct.Struct("!QI")
+_LOAD = struct.Struct("!HI")
 _SAMPLE = struct.Struct("!HBIQH")
 
 NO_SLOT = 0xFFFF  # of a sample that no node has answered
@@ -173,6 +175,16 @@ def unpack_samples(payload: bytes) -> list[Sample]:
         samples.append(Sample(slot, flags, weight, sent, payload[at : at + size]))
         at += size
     return samples
+
+
+def pack_loads(loads: dict[int, int]) -> bytes:
+    """Requests under way by the nodes' slots, as the payload of a message."""
+    return b"".join([_LOAD.pack(slot, count) for slot, count in loads.items()])
+
+
+def unpack_loads(payload: bytes) -> dict[int, int]:
+    """Read what ``pack_loads`` wrote."""
+    return dict(_LOAD.iter_unpack(payload))
 
 
 def pack_ask(ask: Ask) -> bytes:

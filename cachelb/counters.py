@@ -35,6 +35,7 @@ _FARM = [
     Counter("requests", "counter", "requests", "requests received"),
     Counter("hashed", "counter", "requests", "requests sent to the owner of their URL"),
     Counter("bypassed", "counter", "requests", "requests sent around the farm"),
+    Counter("steered", "counter", "requests", "requests that a rule has sent to a node which their URL does not decide"),
     Counter("tunnels", "counter", "tunnels", "CONNECT and Upgrade tunnels opened"),
     Counter("local", "counter", "requests", "requests answered by the director itself"),
     Counter("digests_served", "counter", "answers", "digests of the farm that were sent whole"),

@@ -53,6 +53,7 @@ class Reason(Enum):
     CLIENT_STALLED = ReasonRow(0, False, "", "the client stopped reading the answer")
     # what we do not allow
     ACCESS_DENIED = ReasonRow(403, False, "http_request_denied", "this client network may not use the cache")
+    RULE_DENIED = ReasonRow(403, False, "http_request_denied", "a rule of this cache refuses the request")
     PORT_DENIED = ReasonRow(403, False, "http_request_denied", "this port is not one that clients may ask for")
     DESTINATION_DENIED = ReasonRow(
         403, False, "destination_ip_prohibited", "the destination is a private, loopback or own address"

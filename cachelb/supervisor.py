@@ -29,18 +29,20 @@ from cachelb.config import Config, load
 from cachelb.errors import ConfigError
 from cachelb.eventlog import setup
 from cachelb.farm import Farm, health_policy
+from cachelb.loads import tell as tell_loads
 from cachelb.nodes.health import Change, Health
 from cachelb.nodes.probes import Prober
 from cachelb.nodes.watch import NodeNames
 from cachelb.notify import Notifier, watch
 from cachelb.onecache import OneCache
 from cachelb.overrides import Overrides
+from cachelb.passive import Passive
 from cachelb.pidfile import PidFile
 from cachelb.snapshot import Snapshot
 from cachelb.sockets import Sockets
 from cachelb.takeover import Predecessor
 from cachelb.upgrades import Upgrades
-from cachelb.workers import Worker, Workers, passive_totals, worker_count
+from cachelb.workers import Worker, Workers, worker_count
 from icp.service import bind
 
 log = logging.getLogger("cachelb")
@@ -49,7 +51,6 @@ log = logging.getLogger("cachelb")
 # all of them died at once, a Snapshot for each kept everybody busy for 11 s (2026-11).
 PUBLISH_S = 0.05
 AGAIN_S = 1.0  # between an internal error of a background job and its next start
-PASSIVE_S = 0.2  # how often what traffic says about nodes is looked at: the workers' own tick
 
 
 class Supervisor:
@@ -74,7 +75,7 @@ class Supervisor:
         self.farm.configure(config)
         self.health = Health(health_policy(config), self.farm.watched(), time.monotonic())
         self.names = NodeNames(config.resolver, self._addresses_changed, self._address_problem)
-        self.prober = Prober(self.health, self.farm.probe_targets, self._log_changes, config.health.timeout_s)
+        self.prober = Prober(self.health, self.farm.probe_targets, self.log_changes, config.health.timeout_s)
         self.sockets = Sockets(bind) if sockets is None else sockets
         self.before = before
         legacy = None
@@ -91,7 +92,6 @@ class Supervisor:
         self.workers: Workers | None = None
         self.ending = asyncio.Event()
         self.hurry = asyncio.Event()
-        self._passive: dict[str, tuple[int, int]] = {}
         self._version = -1
         self._serves = True
         self._published_at = 0.0
@@ -128,7 +128,8 @@ class Supervisor:
 
     async def _serve(self, workers: Workers) -> None:
         watchdog = partial(watch, self.notifier, workers.ping, self._is_well)
-        jobs = (self.prober.run, self._watch_traffic, self.desk.run, watchdog)
+        loads = partial(tell_loads, workers, lambda: self.config, self.farm.slots.values)
+        jobs = (self.prober.run, Passive(self, workers).watch, self.desk.run, loads, watchdog)
         health = [asyncio.create_task(self._forever(job)) for job in jobs]
         onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]
         workers.start()
@@ -275,7 +276,8 @@ class Supervisor:
             if self.state == "running":
                 self.notifier.status(self._in_short())
 
-    def _log_changes(self, changes: list[Change]) -> None:
+    def log_changes(self, changes: list[Change]) -> None:
+        """Tell of what health thinks otherwise now, and route by it."""
         for change in changes:
             log.log(logging.INFO if change.new == "up" else logging.WARNING, "%s", change)
             level: Level = "info" if change.new == "up" else "warning"
@@ -293,23 +295,6 @@ class Supervisor:
 
     def _address_problem(self, name: str, text: str) -> None:
         log.warning("node %s: %s", name, text)
-
-    async def _watch_traffic(self) -> None:
-        assert self.workers is not None
-        while True:
-            await asyncio.sleep(PASSIVE_S)
-            now = time.monotonic()
-            changes = list(self.health.tick(now))
-            for name, slot in self.farm.slots.items():
-                new = passive_totals(self.workers.blocks, slot)
-                old = self._passive.get(name, new)
-                self._passive[name] = new
-                if new != old and name in self.farm.watched():
-                    failures, answers = max(0, new[0] - old[0]), max(0, new[1] - old[1])
-                    changes += self.health.observe_passive(name, failures, answers, now)
-                    if failures:
-                        self.prober.wake()
-            self._log_changes(changes)
 
     def reload(self) -> str | None:
         """Read the configuration again; keep the old one if the new one cannot be used.

@@ -107,6 +107,8 @@ class Worker:
                 self.engine.purged(control.unpack_purged(payload))
             elif kind == control.REPORT:
                 self.engine.internal.manager.told(control.unpack_report(payload))
+            elif kind == control.LOADS:
+                self.engine.take_loads(control.unpack_loads(payload))
             elif kind == control.PING:
                 self._say(control.PONG, b"")
             elif kind in (control.DRAIN, control.LEAVE):

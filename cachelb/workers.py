@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from cachelb import control, handover
 from cachelb.config import Config
-from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, forget_gauges, node_offset
+from cachelb.counters import BLOCK_BYTES, FARM_INDEX, forget_gauges
 
 log = logging.getLogger("cachelb.workers")
 
@@ -288,13 +288,3 @@ def _how(code: int | None) -> str:
 def worker_count(config: Config) -> int:
     """How many workers there are on this machine."""
     return config.relay.worker_count(len(os.sched_getaffinity(0)))
-
-
-def passive_totals(blocks: list[memoryview], slot: int) -> tuple[int, int]:
-    """What traffic has said about a node so far: failures that the node caused, and answers."""
-    start = node_offset(slot)
-
-    def total(name: str) -> int:
-        return sum(block[start + NODE_INDEX[name]] for block in blocks)
-
-    return total("connect_failures") + total("resets"), total("responses")

@@ -49,8 +49,8 @@ class Answer(Attempts):
         "reusable", "status", "tunnel_end", "upgrading",
     )  # fmt: skip
 
-    started: float  # these two are Exchange's
-    why: str
+    started: float  # Exchange's
+    why: str  # that of Ways
 
     def __init__(self, client: Client, engine: Engine) -> None:
         super().__init__(client, engine)

@@ -16,7 +16,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cachelb.config import Config
@@ -35,6 +34,8 @@ from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings, plan_
 from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.sightings import Sightings
+from cachelb.relay.steer import Steering
+from cachelb.relay.timeouts import Timeouts
 from cachelb.relay.upstream import Target
 from cachelb.routing.learned import Learned, Lesson
 from cachelb.snapshot import BadSnapshot, Snapshot
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from cachelb.relay.answer import Answer
     from cachelb.relay.client import Client
     from cachelb.relay.exchange import Exchange
+    from cachelb.relay.ways import Ways
 
 log = logging.getLogger("cachelb.relay")
 
@@ -57,21 +59,6 @@ MEMO_BLOCKS: Final = 8192
 # As how many entries longer ones count, for a plan holds some four copies of what it was made from.  With unique lines and
 # blocks of the worst length a worker grows by 100 MiB, without this by 255 (2026-11).
 LINE_UNIT_BYTES, BLOCK_UNIT_BYTES = 192, 768
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """The ``[timeouts]`` section, for the relay: an attribute of a pydantic model takes 56 ns to read, of this 21 (2026-11)."""
-
-    head_s: float
-    connect_s: float
-    first_byte_s: float
-    idle_body_s: float
-    keep_alive_s: float
-    node_keep_alive_s: float
-    tunnel_idle_s: float
-    tunnel_total_s: float
-    drain_s: float
 
 
 class Engine:
@@ -99,8 +86,7 @@ class Engine:
         self.now = self.clock()
         self.farm = list(self.block[: len(FARM)])  # a worker that is restarted counts on
         self.ends = END_INDEX
-        self.pipes = Pipes()
-        self.small_pipes = Pipes(most=1024, size=65536)
+        self.pipes, self.small_pipes = Pipes(), Pipes(most=1024, size=65536)
         self.lines: Memo[bytes, LinePlan[Target]] = Memo(1)
         self.host_lines: Memo[tuple[bytes, bytes], LinePlan[Target]] = Memo(1)
         self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda key: 1 + len(key) // BLOCK_UNIT_BYTES)  # with empty line
@@ -120,6 +106,7 @@ class Engine:
         self.reports = Reports(self)
         self.origins = Origins(self)
         self.internal = Internal(self)
+        self.steering = Steering(self)
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
         self.sightings = Sightings(self)
@@ -153,7 +140,8 @@ class Engine:
         if changed:
             self._configure(config)
             self._settings = snapshot.settings
-        self.planner = Planner(self._plan_settings, self.fleet.table, self.fleet.targets, self.fleet.admits)
+        fleet = self.fleet
+        self.planner = Planner(self._plan_settings, fleet.table, fleet.targets, fleet.admits, fleet.pools)
         self.lines.clear()
         self.host_lines.clear()
         self.epoch = snapshot.epoch
@@ -243,9 +231,19 @@ class Engine:
             exchange = client.exchange
             if exchange.waits_for() in died:
                 try:
-                    exchange.target_died(self.planner.owners(exchange.line.key))
+                    exchange.target_died(self._instead(exchange))
                 except Exception as exc:
                     client.crashed(exc)
+
+    def _instead(self, exchange: Exchange) -> tuple[Target, ...]:
+        if exchange.rule is not None:
+            return self.steering.targets(exchange, exchange.rule)
+        return self.planner.line_owners(exchange.line)
+
+    def take_loads(self, loads: dict[int, int]) -> None:
+        """How many requests other workers have under way, by the nodes' slots; 0 for a node that is not among them."""
+        for target in self.fleet.targets:
+            target.elsewhere = loads.get(target.slot, 0)
 
     def forget(self, client: Client) -> None:
         """A client connection is closed."""
@@ -309,7 +307,7 @@ class Engine:
         """Nodes for a request that is not hashed, in turn."""
         return self.fleet.spread()
 
-    def find_origin(self, exchange: Exchange, host: bytes, port: int) -> None:
+    def find_origin(self, exchange: Ways, host: bytes, port: int) -> None:
         """Find out where ``host`` is and whether it may be asked; the exchange is told."""
         self.origins.find(exchange, host, port)
 

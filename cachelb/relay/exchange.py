@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Final
 from cachelb.counters import END_INDEX, FARM_INDEX, TOTAL_TIME, note_us
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
-from cachelb.relay.answer import CLOSE, KEEP, KEEP_10, Answer
+from cachelb.relay.answer import CLOSE, KEEP, KEEP_10
 from cachelb.relay.attempts import BODY, CONNECTING, IDLE, PURGING, RESOLVING, TUNNEL, WAITING
 from cachelb.relay.hot import LONG_BYTES
 from cachelb.relay.pump import Pump
-from cachelb.relay.reports import bypass_counter
-from cachelb.relay.sightings import ONLY_IF_CACHED
-from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link, Target
+from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link
+from cachelb.relay.ways import Ways
 from cachelb.routing.classify import Kind
 
 if TYPE_CHECKING:
@@ -34,25 +33,19 @@ _REQUESTS: Final = FARM_INDEX["requests"]
 _HASHED: Final = FARM_INDEX["hashed"]
 _BYTES_OUT: Final = FARM_INDEX["bytes_out"]
 
-_UNREACHABLE: Final = frozenset((Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.NODE_DEAD))
-FARM_DEAD: Final = "farm dead"
-LEARNED: Final = "learned "  # so begins every reason that routing/learned.py gives
 
-
-class Exchange(Answer):
+class Exchange(Ways):
     """The current request of one client connection.
 
     undo: what ends that an answer of our own still waits for; called once if the exchange ends before.
     """
 
-    __slots__ = ("request_id", "serial", "started", "undo", "why")
+    __slots__ = ("request_id", "started", "undo")
 
     def __init__(self, client: Client, engine: Engine) -> None:
         super().__init__(client, engine)
         self.started = 0.0
-        self.serial = 0
         self.request_id = ""
-        self.why = ""
         self.undo: Callable[[], object] | None = None
 
     # -- the request
@@ -71,12 +64,12 @@ class Exchange(Answer):
         if engine.learned.size:
             why = engine.learned.lookup(line.key, line.segment, engine.now)
             if why is not None:
-                self._bypass(why)
+                self.bypass(why)
                 return
         self.why = "get"
         targets = line.targets
         if not targets:
-            self._farm_dead()
+            self.farm_dead()
             return
         self.targets = targets
         self.partial = line.partial
@@ -105,6 +98,7 @@ class Exchange(Answer):
         self.target = None
         self.request_id = ""
         self.why = ""
+        self.rule = None
         self.started = self.engine.clock()
 
     def _start_general(self) -> None:
@@ -136,125 +130,22 @@ class Exchange(Answer):
             engine.internal.answer(self)
         elif verdict.kind is Kind.PURGE:
             engine.internal.purge(self)
+        elif line.rules and engine.steering.takes(self, verdict.kind):
+            pass
         elif verdict.kind is Kind.TUNNEL:
             if line.method == b"CONNECT":
-                self._tunnel_request()
+                self.tunnel()
             else:
                 self.upgrading = line.minor == 1
-                self._bypass(verdict.why)
+                self.bypass(verdict.why)
         elif verdict.kind is Kind.BYPASS:
-            self._bypass(verdict.why)
+            self.bypass(verdict.why)
         else:
-            why = None
-            if engine.learned.size and not fields.only_if_cached:
-                why = engine.learned.lookup(line.key, line.segment, engine.now)
+            why = self.taught()
             if why is not None:
-                self._bypass(why)
+                self.bypass(why)
             else:
-                self._hash()
-
-    def _hash(self) -> None:
-        targets = self.line.targets
-        if self.why == ONLY_IF_CACHED:
-            targets = self.engine.planner.holders(self.line)
-            self.refusal = None
-        if not targets:
-            self._farm_dead()
-            return
-        self.engine.count("hashed")
-        self._send_to(targets, self._node_head(), self.line.partial and targets is self.line.targets)
-
-    def _farm_dead(self) -> None:
-        if self._may_go_around():
-            self._bypass(FARM_DEAD)
-        else:
-            self.fail(Reason.NO_NODE, "no cache of the farm is in service")
-
-    def _may_go_around(self) -> bool:
-        """Whether a request for the farm may do without it; who wants only what is cached does not want the origin's."""
-        return self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct and self.why != ONLY_IF_CACHED
-
-    def targets_failed(self) -> None:
-        """No node could be asked, though they are not known to be dead yet: that must not cost the request."""
-        if self.why == ONLY_IF_CACHED and self.refusal is not None:
-            self.pass_on(*self.refusal)
-            return
-        is_node = self.target is not None and self.target.is_node
-        if is_node and self.last_reason in _UNREACHABLE and self._may_go_around():
-            self.attempt = self.tried = 0
-            self._bypass(FARM_DEAD)
-        else:
-            super().targets_failed()
-
-    def _bypass(self, why: str) -> None:
-        engine, line = self.engine, self.line
-        self.why = why
-        mode = engine.planner.bypass_mode
-        if mode == "off":
-            self._hash()
-            return
-        engine.count("bypassed")
-        engine.count(bypass_counter(why))
-        if mode == "direct" and line.can_go_direct:
-            self._go_direct()
-            return
-        targets = engine.spread()
-        if targets:
-            self._send_to(targets, self._node_head())
-        else:
-            self.fail(Reason.NO_NODE, "no cache of the farm is in service")
-
-    def _tunnel_request(self) -> None:
-        """CONNECT: to the origin, or through a node where bypassing is not direct."""
-        if self.engine.planner.bypass_mode == "direct":
-            self.engine.count("bypassed")
-            self.engine.count("bypassed_upgrade")
-            self._go_direct()
-        else:
-            targets = self.engine.spread()
-            if not targets:
-                self.fail(Reason.NO_NODE, "no cache of the farm is in service")
-                return
-            self._send_to(targets, self._node_head())
-
-    def _node_head(self) -> bytes:
-        return self.engine.planner.node_head(self.line, self.block, self.client.ip_bytes, upgrade=self.upgrading)
-
-    def _send_to(self, targets: tuple[Target, ...], head: bytes, partial: bool = False) -> None:
-        self.targets = targets
-        self.partial = partial
-        self.head = head
-        self.try_targets()
-
-    def _go_direct(self) -> None:
-        self.phase = RESOLVING
-        self.client.deadline = self.engine.now + self.engine.timeouts.connect_s + 5.0
-        self.serial += 1
-        self.engine.find_origin(self, self.line.host, self.line.port)
-
-    def origin_found(self, target: Target) -> None:
-        """The origin's addresses are known and allowed: connect, or use a kept connection."""
-        if self.line.method == b"CONNECT":
-            self.head = b""
-            self.targets = (target,)
-            self.partial = False
-            self.tried = 1
-            if not self.connect(target):
-                self.fail(self.last_reason, self.detail)
-        else:
-            ip = self.client.ip_bytes
-            head = self.engine.planner.origin_head(self.line, self.block, ip, upgrade=self.upgrading)
-            self._send_to((target,), head)
-
-    def origin_denied(self, detail: str) -> None:
-        """The origin is where this process must not go.  What the farm would be asked for otherwise is the farm's matter."""
-        if self.why == FARM_DEAD:
-            self.fail(Reason.NO_NODE, f"no cache of the farm is in service, and around it: {detail}")
-        elif self.why.startswith(LEARNED):
-            self.why = "get"
-            self._hash()
-        else:
-            self.fail(Reason.DESTINATION_DENIED, detail)
+                self.hash()
 
     # -- the request's body
 
@@ -290,10 +181,6 @@ class Exchange(Answer):
             self.fail(Reason.CLIENT_STALLED)
         else:
             self.fail(Reason.BODY_STALLED, self.targets[self.attempt].name)
-
-    def is_resolving(self, serial: int) -> bool:
-        """Whether this is still the request that asked for a name."""
-        return self.phase == RESOLVING and self.serial == serial and not self.client.closed
 
     def finish(self, reason: Reason = DONE) -> None:
         """End the exchange in good order and free its connection for others."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cachelb.counters import NODE_INDEX, node_offset
 from cachelb.relay.upstream import Target
+from cachelb.routing.pool import Pool, Tables
 from cachelb.routing.ring import Member
 from cachelb.routing.route import admission
 from cachelb.routing.table import LatestTable, Table
@@ -34,6 +35,7 @@ class Fleet:
     Attributes:
         targets: in the order of the Snapshot; admits: for each, what ``routing.route`` reads; table: owners of keys.
         in_service: those that take requests which are not hashed.
+        pools: by name, "" is all nodes; empty where nothing is configured that asks for one.
     """
 
     def __init__(self, block: memoryview) -> None:
@@ -46,6 +48,8 @@ class Fleet:
         self._leaving: dict[int, Target] = {}  # by slot: removed, but with requests under way that are still counted
         self._latest = LatestTable()
         self._turn = 0
+        self.pools: dict[str, Pool[Target]] = {}
+        self._tables = Tables()
 
     def place(self, snapshot: Snapshot, config: Config) -> set[Target]:
         """Take over the nodes of ``snapshot``; return those that have just died.
@@ -83,7 +87,22 @@ class Fleet:
         up = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits > 0]
         last = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits < 0]
         self.in_service = tuple(up or last)
+        if config.rule or config.tcp:
+            self.pools = self._pools(config, members)
+        else:
+            self.pools, self._tables = {}, Tables()
         return died
+
+    def _pools(self, config: Config, members: list[Member]) -> dict[str, Pool[Target]]:
+        algorithm = config.hash.algorithm
+        pools = {"": Pool("", algorithm, self._tables, members, self.targets, self.admits)}
+        places = {member.name: place for place, member in enumerate(members)}
+        for pool in config.pool:
+            chosen = [places[name] for name in pool.nodes if name in places]
+            own = [Member(members[i].name, pool.weights.get(members[i].name, members[i].weight)) for i in chosen]
+            targets, admits = [self.targets[i] for i in chosen], [self.admits[i] for i in chosen]
+            pools[pool.name] = Pool(pool.name, algorithm, self._tables, own, targets, admits)
+        return pools
 
     def _target(self, known: Target | None, view: NodeView) -> Target:
         if known is None or known.slot != view.slot:

@@ -21,7 +21,7 @@ from cachelb.routing.guard import allowed_addresses
 if TYPE_CHECKING:
     from cachelb.config import Config
     from cachelb.relay.engine import Engine
-    from cachelb.relay.exchange import Exchange
+    from cachelb.relay.ways import Ways
 
 KEPT_PER_ORIGIN = 16
 _REQUESTS, _ENDED = NODE_INDEX["requests"], NODE_INDEX["ended"]
@@ -58,7 +58,7 @@ class Origins:
             self.resolver = make_resolver(config.resolver)
             self._settings = config.resolver
 
-    def find(self, exchange: Exchange, host: bytes, port: int) -> None:
+    def find(self, exchange: Ways, host: bytes, port: int) -> None:
         """Tell ``exchange`` its target, at once where the address is known, or end it."""
         known = self.known.get((host, port))
         if known is not None and known.idle:
@@ -74,7 +74,7 @@ class Origins:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _resolve(self, exchange: Exchange, serial: int, host: bytes, port: int) -> None:
+    async def _resolve(self, exchange: Ways, serial: int, host: bytes, port: int) -> None:
         assert self.resolver is not None
         name = host.decode("latin-1")
         try:
@@ -92,7 +92,7 @@ class Origins:
             except Exception as exc:
                 exchange.client.crashed(exc)
 
-    def _found(self, exchange: Exchange, host: bytes, port: int, addresses: list[str]) -> None:
+    def _found(self, exchange: Ways, host: bytes, port: int, addresses: list[str]) -> None:
         good, why = allowed_addresses(addresses, allow_private=self.allow_private)
         if port in self.own_ports:
             mine = exchange.client.local_address()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from cachelb.errors import BadRequest, Reason
@@ -21,8 +21,10 @@ from cachelb.http.rewrite import EditPolicy, is_loop, request_edit
 from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin, usual_line
 from cachelb.relay import pages
 from cachelb.routing.classify import INTERNAL_PREFIX, BypassRules, Here, Kind, Policy, Verdict, classify
+from cachelb.routing.pool import Pool
 from cachelb.routing.ports import PortSet
 from cachelb.routing.route import ADMIT_ALL, ADMIT_NONE, likely_holders, live_owners
+from cachelb.routing.rules import NO_RULES, Rule, RuleSet, compile_rules
 from cachelb.routing.table import Table
 
 if TYPE_CHECKING:
@@ -48,12 +50,14 @@ class LinePlan(Generic[T]):
         targets: whom to ask, in order; empty where no node is in service, or nothing is hashed.  partial: only the first of
             them; the others are found out when that one fails.
         head: first line and Host as a node is sent them.
+        rules: those that may decide, see ``RuleSet.candidates``; rule: the one that does, where the line alone says so and
+            ``targets`` are as it says.
         told_until: when a hit is worth telling the supervisor again; vain_until: a miss with nothing fresh (sightings.py).
     """
 
     __slots__ = (
         "_segment", "_url", "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "method", "minor",
-        "partial", "plain", "port", "target", "targets", "told_until", "vain_until",
+        "partial", "plain", "port", "rule", "rules", "target", "targets", "told_until", "vain_until",
     )  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, minor: int, form: str = "") -> None:
@@ -73,6 +77,8 @@ class LinePlan(Generic[T]):
         self.targets: tuple[T, ...] = ()
         self.partial = False
         self.head = b""
+        self.rule: Rule | None = None
+        self.rules: tuple[Rule, ...] = ()
         self.told_until = 0.0
         self.vain_until = 0.0
 
@@ -125,6 +131,7 @@ class PlanSettings(NamedTuple):
     """
 
     policy: Policy
+    rules: RuleSet
     via_name: str
     forwarded_for: str
     forwarded_for_hops: int
@@ -142,17 +149,27 @@ def plan_settings(config: Config, host_names: Iterable[str] = ()) -> PlanSetting
         frozenset(name.encode("latin-1", "replace") for name in own_hosts),
         frozenset(address.port for address in config.listen.http),
     )
-    return PlanSettings(policy, relay.via, relay.forwarded_for, relay.forwarded_for_hops, bypass.mode)
+    return PlanSettings(policy, compile_rules(config.rule), relay.via, relay.forwarded_for, relay.forwarded_for_hops, bypass.mode)
 
 
 class Planner(Generic[T]):
     """Turns heads into plans, for one Snapshot.
 
+    pools: by name, "" is the whole farm; without rules nobody asks for them.
     targets: one per node in the order of the table; admits: see ``routing.route.admission``.
     """
 
-    def __init__(self, settings: PlanSettings, table: Table | None, targets: Sequence[T], admits: Sequence[float]) -> None:
+    def __init__(
+        self,
+        settings: PlanSettings,
+        table: Table | None,
+        targets: Sequence[T],
+        admits: Sequence[float],
+        pools: Mapping[str, Pool[T]] | None = None,
+    ) -> None:
         self.settings = settings
+        self.rules = settings.rules
+        self.pools = pools or {}
         self.table = table
         self.targets = targets
         self.admits = admits
@@ -217,6 +234,7 @@ class Planner(Generic[T]):
             plan: LinePlan[T] = LinePlan(method, target, head.minor, "authority")
             plan.host, plan.port = parse_authority(target)
             plan.head = b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n" % (target, target)
+            plan.rules = self.rules.candidates(method, b"https", plan.host, plan.port, b"")
             return plan
         if target == b"*":
             return LinePlan(method, target, head.minor, "asterisk")
@@ -229,16 +247,21 @@ class Planner(Generic[T]):
     def _plan_url(self, head: RequestHead, form: str, url: Url) -> LinePlan[T]:
         plan: LinePlan[T] = LinePlan(head.method, head.target, head.minor, form)
         plan.url = url
-        plan.key = url.key
         plan.host = url.host
         plan.port = url.port
         plan.can_go_direct = url.scheme == b"http"
-        plan.head = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (head.method, url.key, url.authority)
+        keyed, sent = self.rules.keyed(url)
+        plan.key = keyed.key
+        plan.head = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (head.method, sent.key, sent.authority)
         verdict = classify(head.method, url, NO_FIELDS, form, self.settings.policy)
         plan.internal = form == "absolute" and url.path.startswith(INTERNAL_PREFIX)
         plan.plain = verdict.kind is Kind.HASH and head.minor == 1 and not plan.internal
         if verdict.kind in (Kind.HASH, Kind.BYPASS):
-            plan.targets = self.owners(url.key)
+            plan.rules = self.rules.candidates(head.method, url.scheme, url.host, url.port, url.path)
+            if plan.rules and not plan.rules[0].asks_more and plan.rules[0].action.only_hashes:
+                plan.rule = plan.rules[0]
+            plan.plain = plan.plain and (plan.rule is not None or not plan.rules)
+            plan.targets = self.line_owners(plan)
         return plan
 
     def plan_usual_line(self, first: bytes) -> LinePlan[T] | None:
@@ -251,6 +274,8 @@ class Planner(Generic[T]):
             return None
         method, target, host, path = usual
         if path.startswith(INTERNAL_PREFIX):
+            return None
+        if self.rules is not NO_RULES and self.rules.candidates(method, b"http", host, 80, path):
             return None
         index = self.table.owner(target)
         if index < 0 or self.admits[index] != ADMIT_ALL:
@@ -269,9 +294,17 @@ class Planner(Generic[T]):
             return ()
         return tuple(self.targets[i] for i in live_owners(self.table, key, self.admits, OWNERS))
 
+    def line_owners(self, line: LinePlan[T]) -> tuple[T, ...]:
+        """Whom to ask for a line whose rule, if it has one, only hashes."""
+        if line.rule is None:
+            return self.owners(line.key)
+        action = line.rule.action
+        key = line.host if action.scheduler == "host" else line.key
+        return self.pools[action.pool].owners(key, OWNERS, action.algorithm)
+
     def holders(self, line: LinePlan[T]) -> tuple[T, ...]:
         """Whom to ask for what only a cache may answer: also nodes that take no requests, but have what they took before."""
-        if self.table is None or self._all_take:
+        if self.table is None or self._all_take or line.rule is not None:
             return self.owners(line.key) if line.partial else line.targets
         return tuple(self.targets[i] for i in likely_holders(self.table, line.key, self.admits, OWNERS))
 

@@ -73,10 +73,11 @@ class Target:
         addresses: IP literals to try in order; port: where to connect.
         idle: kept connections, the oldest first; idle_max: how many are kept at most.
         counts: the counters of ``counters.NODE``, in that order, and the histograms.
+        elsewhere: requests under way with other workers, half a second old at most; kept up to date where a scheduler asks.
     """
 
     __slots__ = (
-        "addresses", "counts", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot", "state",
+        "addresses", "counts", "elsewhere", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot", "state",
     )  # fmt: skip
 
     def __init__(self, name: str, addresses: Sequence[str], port: int, slot: int = -1, hierarchy: str = "CARP") -> None:
@@ -91,6 +92,11 @@ class Target:
         self.idle_max = 256
         self.keep_s = 55.0
         self.counts = [0] * NODE_WIDTH
+        self.elsewhere = 0
+
+    def load(self) -> int:
+        """Requests under way, and connections of TCP services, over all workers."""
+        return self.counts[REQUESTS] - self.counts[ENDED] + self.elsewhere
 
     def as_block(self) -> memoryview:
         """The counters as they stand in a shared block."""

@@ -85,7 +85,7 @@ def test_by_default_the_world_may_not_use_it():
         ("", "c.toml: there is no [[node]]: the farm has no cache (add one with name and host)"),
         ("node = []", "c.toml: there is no [[node]]: the farm has no cache (add one with name and host)"),
         (NODE + 'wieght = 2\n', "c.toml:4 node[1].wieght: unknown key (did you mean weight?)"),
-        (NODE + 'port = 2\n', "c.toml:4 node[1].port: unknown key (did you mean http_port or icp_port?)"),
+        (NODE + 'port = 2\n', "c.toml:4 node[1].port: unknown key (did you mean http_port or icp_port or probe_port?)"),
         ("[helth]\n" + NODE, "c.toml:1 helth: unknown key (did you mean health?)"),
         ("[nodes]\n" + NODE, "c.toml:1 nodes: unknown key (did you mean [[node]]?)"),
         ("workers = 2\n" + NODE, "c.toml:1 workers: unknown key (workers belongs into [relay])"),

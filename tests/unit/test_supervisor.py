@@ -352,7 +352,7 @@ def test_a_change_is_told_at_once_and_a_hundred_changes_are_told_together():
         now = time.monotonic()
         for i in range(100):
             for _ in range(2):
-                subject._log_changes(subject.health.observe_probe(f"n{i}", False, "refused", now))
+                subject.log_changes(subject.health.observe_probe(f"n{i}", False, "refused", now))
             assert listener.states.count("dead") == 1  # the first one, at once
         await until(lambda: listener.states.count("dead") == 100)
         assert listener.epochs == [1, 2]

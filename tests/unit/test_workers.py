@@ -19,7 +19,7 @@ from cachelb.counters import BLOCK_BYTES, FARM_INDEX, NODE_INDEX, node_offset
 from cachelb.handover import Published
 from cachelb.listen import open_listeners
 from cachelb.snapshot import NodeView, Snapshot
-from cachelb.workers import RESTART_MAX_S, RESTART_S, YOUNG_S, Worker, Workers, passive_totals, restart_wait
+from cachelb.workers import RESTART_MAX_S, RESTART_S, YOUNG_S, Worker, Workers, restart_wait
 
 # In the place of ``python -m cachelb.worker CONTROL BLOCK DIGESTS``: its body may use ``hear()``, ``say(kind, payload)`` and
 # ``take()``: the text of the next digest that it is handed.
@@ -436,13 +436,3 @@ def test_a_worker_has_a_block_that_a_process_can_share():
     assert worker.pid == 0
     worker.send(control.REOPEN)  # nobody hears it
     worker.kill()
-
-
-def test_only_what_a_node_caused_counts_against_it():
-    blocks = [memoryview(bytearray(BLOCK_BYTES)).cast("Q") for _ in range(2)]
-    for i, name in enumerate(NODE_INDEX):
-        blocks[0][node_offset(4) + NODE_INDEX[name]] = 10**i
-        blocks[1][node_offset(4) + NODE_INDEX[name]] = 2 * 10**i
-        blocks[1][node_offset(3) + NODE_INDEX[name]] = 5
-    weight = {name: 3 * 10**i for i, name in enumerate(NODE_INDEX)}
-    assert passive_totals(blocks, 4) == (weight["connect_failures"] + weight["resets"], weight["responses"])

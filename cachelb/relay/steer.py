@@ -1,0 +1,114 @@
+"""Where requests go that a rule has taken: which pool, and who of it.
+
+A rule may say who by the key (hashing), by the client, in turn, by how busy the nodes are, or by whom the client's requests
+went to before: its cookie first, then its template.  A node that is chosen so is asked first; others of the pool come after it
+if it cannot be reached.
+
+Left out: which rule takes a request (``routing.rules``), templates (templates.py), how a connection is found (attempts.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cachelb.errors import Reason
+from cachelb.relay.attempts import TARGETS_MAX
+from cachelb.routing.classify import Kind
+from cachelb.routing.rules import first_that_takes
+from cachelb.routing.schedule import Turns, least_busy
+
+if TYPE_CHECKING:
+    from cachelb.relay.engine import Engine
+    from cachelb.relay.exchange import Exchange
+    from cachelb.relay.upstream import Target
+    from cachelb.routing.pool import Pool
+    from cachelb.routing.rules import Rule
+
+
+class Steering:
+    """The choices of one relay that go beyond a hash table."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._turns: dict[tuple[str, str], Turns] = {}
+        self._turn = 0
+
+    def takes(self, exchange: Exchange, kind: Kind) -> bool:
+        """Send a request where the rule says that it falls under; False where it goes as it would without rules.
+
+        Args:
+            kind: HASH, BYPASS or TUNNEL: what it would be without rules.
+        """
+        line, client = exchange.line, exchange.client
+        rule = first_that_takes(line.rules, exchange.block.block, client.ip)
+        if rule is None:
+            return False
+        exchange.rule = rule
+        action = rule.action
+        if action.refuse:
+            exchange.fail(Reason.RULE_DENIED, rule.name)
+            return True
+        if action.bypass:
+            self._around(exchange, rule)
+            return True
+        if action.bypass is None and action.is_hashed:
+            if kind is not Kind.HASH or exchange.taught() is not None:
+                return False
+            if rule is line.rule:
+                return False  # its targets are the line's
+        exchange.why = f"rule {rule.name}"
+        exchange.upgrading = kind is Kind.TUNNEL and line.method != b"CONNECT" and line.minor == 1
+        self.send(exchange, rule)
+        return True
+
+    def _around(self, exchange: Exchange, rule: Rule) -> None:
+        exchange.upgrading = bool(exchange.block.fields.upgrade) and exchange.line.minor == 1
+        if exchange.line.method == b"CONNECT":
+            exchange.tunnel()
+        else:
+            exchange.bypass(f"rule {rule.name}")
+
+    def send(self, exchange: Exchange, rule: Rule) -> None:
+        """To a node of the rule's pool."""
+        targets = self.targets(exchange, rule)
+        if targets:
+            self.engine.count("steered")
+            exchange.send_to(targets, exchange.node_head())
+        else:
+            exchange.farm_dead()
+
+    def targets(self, exchange: Exchange, rule: Rule) -> tuple[Target, ...]:
+        """Whom to ask, in order; empty where no node of the pool is in service."""
+        line, action = exchange.line, rule.action
+        pool = self.engine.fleet.pools[action.pool]
+        key = {"host": line.host, "client": exchange.client.ip_bytes}.get(action.scheduler, line.key)
+        return self.choose(pool, action.scheduler, action.algorithm, key)
+
+    def choose(self, pool: Pool[Target], scheduler: str, algorithm: str, key: bytes) -> tuple[Target, ...]:
+        """Up to TARGETS_MAX nodes of a pool by a scheduler, in the order to try; empty where none is in service.
+
+        Args:
+            algorithm: Of the table, for schedulers that hash; key: what they hash.
+        """
+        if scheduler in ("rr", "wrr"):
+            return self._in_turn(pool, scheduler)
+        if scheduler in ("lc", "wlc"):
+            return self._least_busy(pool, scheduler)
+        return pool.owners(key, TARGETS_MAX, algorithm)
+
+    def _in_turn(self, pool: Pool[Target], scheduler: str) -> tuple[Target, ...]:
+        serving = pool.serving
+        if not serving:
+            return ()
+        turns = self._turns.setdefault((pool.name, scheduler), Turns())
+        first = turns.next(serving, pool.weights if scheduler == "wrr" else [1.0] * len(serving))
+        others = [node for node in serving if node != first]
+        return tuple(pool.targets[node] for node in (first, *others[: TARGETS_MAX - 1]))
+
+    def _least_busy(self, pool: Pool[Target], scheduler: str) -> tuple[Target, ...]:
+        """Slow start: a node that has just come back counts as lighter than it is."""
+        serving, targets = pool.serving, pool.targets
+        loads = [targets[node].load() for node in serving]
+        weights = pool.slow_weights if scheduler == "wlc" else pool.slow_shares
+        self._turn += 1
+        return tuple(targets[node] for node in least_busy(serving, loads, weights, TARGETS_MAX, self._turn))
