@@ -41,9 +41,9 @@ MODULES = (
     *("cachelb.accesslog", "cachelb.counters", "cachelb.logfile"),
     *(f"cachelb.http.{name}" for name in ("caching", "fields", "framing", "freshness", "grammar", "head", "response")),
     *(f"cachelb.http.{name}" for name in ("rewrite", "url")),
-    *(f"cachelb.relay.{name}" for name in ("access", "answer", "attempts", "client", "door", "ends", "engine", "exchange")),
-    *(f"cachelb.relay.{name}" for name in ("memo", "plan", "poller", "pump", "sightings", "upstream", "ways")),
-    *(f"cachelb.routing.{name}" for name in ("classify", "learned", "pool", "ring", "route", "rules", "table")),
+    *(f"cachelb.relay.{name}" for name in ("access", "answer", "attempts", "bodies", "client", "door", "ends", "engine", "ways")),
+    *(f"cachelb.relay.{name}" for name in ("exchange", "memo", "plan", "poller", "pump", "sightings", "steer", "upstream")),
+    *(f"cachelb.routing.{name}" for name in ("classify", "learned", "pool", "ring", "route", "rules", "schedule", "table")),
     # and what an ICP query passes through, as far as that makes it faster
     # (not cluster.holdings: compiled, the restoring of a table that is larger than its limit did not end)
     *("cachelb.cluster.index", "cachelb.cluster.lookup", "digest.key", "icp.answer", "icp.batch", "icp.guard"),

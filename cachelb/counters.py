@@ -9,6 +9,8 @@ node keeps its slot for as long as it is configured.  All values are unsigned 64
 
 A histogram is ``BUCKETS`` counts and a sum in microseconds.  What took t microseconds is in the bucket t.bit_length(), so bucket
 b has what took less than 2**b and not less than half of that, and the last one all that took longer: no table, no search.
+An answer that is there as a whole when its head is has one time instead of two: workers count it once, in WHOLE_TIME, and
+readers find it in both histograms.
 """
 
 from __future__ import annotations
@@ -207,9 +209,11 @@ HISTOGRAM_WIDTH: Final = BUCKETS + 1  # and the sum
 CONNECT_TIME: Final = len(NODE)
 FIRST_BYTE_TIME: Final = CONNECT_TIME + HISTOGRAM_WIDTH
 TOTAL_TIME: Final = FIRST_BYTE_TIME + HISTOGRAM_WIDTH
-NODE_WIDTH = len(NODE) + len(HISTOGRAMS) * HISTOGRAM_WIDTH
+NODE_WIDTH = len(NODE) + len(HISTOGRAMS) * HISTOGRAM_WIDTH  # as read, see ``node_values``
+WHOLE_TIME: Final = NODE_WIDTH
+ROW_WIDTH: Final = NODE_WIDTH + HISTOGRAM_WIDTH  # as workers count
 
-BLOCK_BYTES = 8 * (len(FARM) + NODE_SLOTS * NODE_WIDTH)
+BLOCK_BYTES = 8 * (len(FARM) + NODE_SLOTS * ROW_WIDTH)
 
 
 def note_time(counts: list[int], histogram: int, seconds: float) -> None:
@@ -226,7 +230,7 @@ def note_us(counts: list[int], histogram: int, us: int) -> None:
 
 def node_offset(slot: int) -> int:
     """Where in the block (in counters, not bytes) the node in ``slot`` begins."""
-    return len(FARM) + slot * NODE_WIDTH
+    return len(FARM) + slot * ROW_WIDTH
 
 
 def farm_values(blocks: list[memoryview]) -> list[int]:
@@ -239,9 +243,14 @@ def farm_values(blocks: list[memoryview]) -> list[int]:
 
 
 def node_values(blocks: list[memoryview], slot: int) -> list[int]:
-    """One node's counters and histograms over the workers' blocks, as they stand in a block."""
+    """One node's counters and histograms over the workers' blocks, in the order of ``NODE`` and ``HISTOGRAMS``."""
     start = node_offset(slot)
-    return _added([block[start : start + NODE_WIDTH].tolist() for block in blocks], NODE_WIDTH)
+    values = _added([block[start : start + ROW_WIDTH].tolist() for block in blocks], ROW_WIDTH)
+    for place, count in enumerate(values[WHOLE_TIME:]):
+        if count:
+            values[FIRST_BYTE_TIME + place] += count
+            values[TOTAL_TIME + place] += count
+    return values[:NODE_WIDTH]
 
 
 def _added(rows: list[list[int]], width: int) -> list[int]:
@@ -265,7 +274,7 @@ def forget_gauges(block: memoryview) -> None:
             block[i] = 0
     requests, ended = NODE_INDEX["requests"], NODE_INDEX["ended"]
     gauges = [i for i, counter in enumerate(NODE) if counter.kind == "gauge"]
-    for start in range(len(FARM), len(FARM) + NODE_SLOTS * NODE_WIDTH, NODE_WIDTH):
+    for start in range(len(FARM), len(FARM) + NODE_SLOTS * ROW_WIDTH, ROW_WIDTH):
         block[start + ended] = block[start + requests]
         for i in gauges:
             block[start + i] = 0

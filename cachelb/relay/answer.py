@@ -18,7 +18,8 @@ from cachelb.counters import FARM_INDEX, FIRST_BYTE_TIME, note_us
 from cachelb.errors import BadMessage, BadResponse, Reason
 from cachelb.http.framing import CHUNKED, UNTIL_CLOSE, ChunkScanner, is_chunked_body, response_body
 from cachelb.http.response import ResponseHead, scan_response
-from cachelb.relay.attempts import BODY, TUNNEL, Attempts
+from cachelb.relay.attempts import BODY
+from cachelb.relay.bodies import CLOSE, Bodies
 from cachelb.relay.pump import Pump
 from cachelb.relay.refusals import REFUSAL_BYTES, Refusal
 from cachelb.relay.sightings import ONLY_IF_CACHED
@@ -32,22 +33,14 @@ if TYPE_CHECKING:
 # A head and a body up to this are joined and sent as one piece; above, copying costs more than a second piece.
 JOIN_BYTES: Final = 4096
 
-# How the client connection goes on after an answer: the index of Engine.tails.
-KEEP: Final = 0
-KEEP_10: Final = 1
-CLOSE: Final = 2
-
 _HITS: Final = FARM_INDEX["hits"]
 INTERIMS_MAX: Final = 100  # each gives the node new time; nobody has use for so many
 
 
-class Answer(Attempts):
+class Answer(Bodies):
     """The part of an exchange that relays the answer.  ``Exchange`` adds the request and the endings."""
 
-    __slots__ = (
-        "answered", "block", "bytes_out", "content_type", "download", "first_byte_us", "hit", "interims", "keep", "refusal",
-        "reusable", "status", "tunnel_end", "upgrading",
-    )  # fmt: skip
+    __slots__ = ("block", "content_type", "first_byte_us", "hit", "interims", "refusal", "upgrading")
 
     started: float  # Exchange's
     why: str  # that of Ways
@@ -56,22 +49,11 @@ class Answer(Attempts):
         super().__init__(client, engine)
         self.block: BlockPlan
         self.refusal: tuple[ResponseHead, bytes] | None = None  # the last 504 of a node that does not have the URL
-        self.download: Pump | None = None
-        self.answered = False  # the head of an answer is out, or on its way
-        self.keep = KEEP
-        self.reusable = False  # the link may serve another exchange
-        self.status = 0
         self.first_byte_us = -1  # how long the head of the answer took to come
-        self.bytes_out = 0
         self.hit: bool | None = None
         self.content_type = b"-"
         self.interims = 0  # 1xx answers so far
-        self.tunnel_end = 0.0
         self.upgrading = False  # the request's Upgrade was passed on
-
-    def finish(self, reason: Reason = Reason.DONE) -> None:
-        """End the exchange in good order.  Exchange provides it."""
-        raise NotImplementedError
 
     # -- the answer
 
@@ -95,7 +77,8 @@ class Answer(Attempts):
         self._count(link, head)
         length = response_body(self.line.method, head)
         if length == 0 and self.line.method == b"CONNECT" and head.status < 300:
-            self._open_tunnel(link, head.head + engine.via_line + b"\r\n", data[head.size :])
+            self._note_first_byte()
+            self.open_tunnel(link, head.head + engine.via_line + b"\r\n", data[head.size :])
             return
         size = head.size
         have = len(data) - size
@@ -114,8 +97,7 @@ class Answer(Attempts):
         engine = self.engine
         counts = link.target.counts
         counts[RESPONSES] += 1
-        self.first_byte_us = took = int((engine.clock() - self.started) * 1e6)
-        note_us(counts, FIRST_BYTE_TIME, took)
+        self.first_byte_us = int((engine.poller.woken_at - self.started) * 1e6)
         self.status = head.status
         self.content_type = head.content_type
         if head.hit:
@@ -188,10 +170,17 @@ class Answer(Attempts):
         if sent:
             self.finish()
         else:
+            self._note_first_byte()
             self.wait_for_client()
+
+    def _note_first_byte(self) -> None:
+        """Of an answer that ends later than it begins; the time of others is counted once, at their end."""
+        if self.link is not None:
+            note_us(self.link.target.counts, FIRST_BYTE_TIME, self.first_byte_us)
 
     def _long_answer(self, link: Link, head: ResponseHead, length: int, body: memoryview) -> None:
         """Answer with a body that is not here yet as a whole, or while the request is still being sent."""
+        self._note_first_byte()
         self.reusable = head.keep_alive and length != UNTIL_CLOSE
         chunked = head.chunked
         dechunk = length == CHUNKED and self.line.minor == 0
@@ -247,7 +236,7 @@ class Answer(Attempts):
                 return
             out = head.head + self.engine.via_line + b"Connection: Upgrade\r\n\r\n"
             self.status = 101
-            self._open_tunnel(link, out, data[head.size :])
+            self.open_tunnel(link, out, data[head.size :])
             return
         self.interims += 1
         if self.interims > INTERIMS_MAX:
@@ -273,126 +262,3 @@ class Answer(Attempts):
             link.target.counts[BAD_RESPONSES] += 1
             name = f"{link.target.name}: "
         self.fail(exc.reason, f"{name}{exc.detail}")
-
-    # -- tunnels
-
-    def link_ready(self, link: Link) -> None:
-        if self.line.method == b"CONNECT" and not self.head:
-            self.engine.count("direct_connects")
-            self.race = None
-            self.link = link
-            self.status = 200
-            self._open_tunnel(link, b"HTTP/1.1 200 Connection established\r\n\r\n", b"")
-        else:
-            super().link_ready(link)
-
-    def _open_tunnel(self, link: Link, answer: bytes, early: bytes) -> None:
-        """From here on bytes go both ways until both sides have closed, or for too long nobody says anything."""
-        engine, client = self.engine, self.client
-        engine.count("tunnels")
-        self.phase = TUNNEL
-        self.answered = True
-        self.keep = CLOSE
-        self.reusable = False
-        link.answering = True
-        self.tunnel_end = engine.now + engine.timeouts.tunnel_total_s
-        self.upload = Pump(self, client, link, engine.small_pipes)
-        self.download = Pump(self, link, client, engine.small_pipes)
-        self.bytes_out = len(answer)
-        self._still_moving()
-        try:
-            client.send(answer)
-        except OSError:
-            self.client_gone()
-            return
-        link.resume()
-        if early:
-            self.download.feed(early)
-        if self.download is not None and not self.download.ended:
-            self.download.start(splice=True)
-        if self.upload is not None:
-            client.start_upload(self.upload, splice=True)
-
-    def link_readable(self, link: Link) -> None:
-        """The link has bytes of the body, or of the tunnel."""
-        if self.download is not None and not self.download.ended:
-            self.download.readable()
-        else:
-            link.pause()
-
-    def pump_moved(self, pump: Pump, count: int) -> None:
-        """Bytes have moved: nobody is stalled."""
-        if pump is self.upload:
-            self.body_used = True
-            self.engine.count("bytes_in", count)
-        else:
-            self.bytes_out += count
-        if pump.pipe is not None:
-            self.engine.count("bytes_spliced", count)
-        self._still_moving()
-
-    def _still_moving(self) -> None:
-        now, limits = self.engine.now, self.engine.timeouts
-        if self.phase == TUNNEL:
-            self.client.deadline = min(now + limits.tunnel_idle_s, self.tunnel_end)
-        else:
-            self.client.deadline = now + limits.idle_body_s
-
-    def pump_done(self, pump: Pump) -> None:
-        """One body, or one direction of a tunnel, is complete."""
-        if self.phase == TUNNEL:
-            self._half_closed(pump)
-        elif pump is self.upload:
-            self.client.upload_over(pump)
-            self.upload = None
-            self.client.deadline = self.engine.now + self.engine.timeouts.first_byte_s
-        else:
-            if pump.surplus:
-                self.reusable = False
-            if self.client.unsent is not None:
-                self.wait_for_client()
-            else:
-                self.finish()
-
-    def _half_closed(self, pump: Pump) -> None:
-        other = self.download if pump is self.upload else self.upload
-        pump.source.pause()
-        if other is None or other.ended:
-            self.finish()
-        else:
-            pump.sink.finish_writing()
-
-    def pump_failed(self, pump: Pump, reason: Reason, at_source: bool) -> None:
-        """A body cannot be completed."""
-        if self.phase == TUNNEL:
-            self.finish()
-        elif pump is self.upload:
-            self.upload = None
-            self.body_used = True  # what was read and could not be sent is gone
-            self.client.pause()
-            if not at_source:
-                # The target does not want the rest; it may have said why: its answer, or its end, comes next.
-                self.keep = CLOSE
-            elif reason is Reason.BAD_CHUNK:
-                self.keep = CLOSE
-                self.fail(Reason.BAD_CHUNK)
-            else:
-                self.client_gone()
-        elif not at_source:
-            self.client_gone()
-        elif reason is Reason.BAD_CHUNK:
-            self.fail(Reason.BAD_CHUNKED_ANSWER, self.targets[self.attempt].name)
-        else:
-            self.fail(Reason.TRUNCATED if reason is Reason.RESET else reason, self.targets[self.attempt].name)
-
-    def wait_for_client(self) -> None:
-        """The whole answer is with us, but the client has not taken all of it yet."""
-        self.phase = BODY
-        self.client.deadline = self.engine.now + self.engine.timeouts.idle_body_s
-        self.client.drained = self.finish
-        if self.link is not None:
-            self.link.pause()
-
-    def client_gone(self) -> None:
-        """The client connection broke."""
-        self.fail(Reason.CLIENT_GONE)

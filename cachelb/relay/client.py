@@ -16,8 +16,8 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from cachelb.errors import BadRequest, Reason
-from cachelb.relay.answer import CLOSE
 from cachelb.relay.attempts import IDLE
+from cachelb.relay.bodies import CLOSE
 from cachelb.relay.ends import End
 from cachelb.relay.exchange import Exchange
 from cachelb.relay.plan import NO_FIELDS, BlockPlan, LinePlan

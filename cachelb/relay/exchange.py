@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cachelb.counters import END_INDEX, FARM_INDEX, TOTAL_TIME, note_us
+from cachelb.counters import END_INDEX, FARM_INDEX, TOTAL_TIME, WHOLE_TIME, note_us
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
-from cachelb.relay.answer import CLOSE, KEEP, KEEP_10
 from cachelb.relay.attempts import BODY, CONNECTING, IDLE, PURGING, RESOLVING, TUNNEL, WAITING
+from cachelb.relay.bodies import CLOSE, KEEP, KEEP_10
 from cachelb.relay.hot import LONG_BYTES
 from cachelb.relay.pump import Pump
 from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link
@@ -99,7 +99,7 @@ class Exchange(Ways):
         self.request_id = ""
         self.why = ""
         self.rule = None
-        self.started = self.engine.clock()
+        self.started = self.engine.poller.woken_at
 
     def _start_general(self) -> None:
         line, block, engine = self.line, self.block, self.engine
@@ -275,10 +275,10 @@ class Exchange(Ways):
             engine.farm[engine.ends[reason]] += 1
         engine.farm[_BYTES_OUT] += self.bytes_out
         if self.target is not None:
-            took = self.first_byte_us  # of an answer that was whole when its head was
-            if took < 0 or self.phase != WAITING:
-                took = int((engine.clock() - self.started) * 1e6)
-            note_us(self.target.counts, TOTAL_TIME, took)
+            if self.first_byte_us >= 0 and self.phase == WAITING:  # the answer was whole when its head was
+                note_us(self.target.counts, WHOLE_TIME, self.first_byte_us)
+            else:
+                note_us(self.target.counts, TOTAL_TIME, int((engine.clock() - self.started) * 1e6))
         if engine.access_log is not None:
             engine.access_log.note(self, reason)
         self.download = None

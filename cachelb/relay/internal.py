@@ -28,8 +28,8 @@ from cachelb.control import Purge, Purged
 from cachelb.errors import Reason
 from cachelb.http.freshness import parse_date
 from cachelb.relay import pages
-from cachelb.relay.answer import CLOSE
 from cachelb.relay.attempts import BODY, PURGING
+from cachelb.relay.bodies import CLOSE
 from cachelb.relay.manager import ManagerPages
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from cachelb.control import Ask, Report
 from cachelb.errors import Reason
 from cachelb.relay import pages
-from cachelb.relay.answer import CLOSE
 from cachelb.relay.attempts import PURGING
+from cachelb.relay.bodies import CLOSE
 from cachelb.routing.classify import MANAGER_PREFIX
 from cachelb.routing.guard import is_within
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -31,6 +32,7 @@ class Poller:
         self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], object]] = {}
         self._writers: dict[int, Callable[[], object]] = {}
+        self.woken_at = time.monotonic()  # when the latest events were found: one look at the clock for all of them
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
@@ -77,7 +79,9 @@ class Poller:
 
     def _ready(self) -> None:
         readers, writers = self._readers, self._writers
-        for fd, events in self._epoll.poll(0, EVENTS):
+        found = self._epoll.poll(0, EVENTS)
+        self.woken_at = time.monotonic()
+        for fd, events in found:
             # A callback may have closed a descriptor that is still to come here, and another may have got its number:
             # the worst of that is one call too many, and every callback bears it (EAGAIN).
             if events == _IN:

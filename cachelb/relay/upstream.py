@@ -13,7 +13,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cachelb.counters import NODE_INDEX, NODE_WIDTH
+from cachelb.counters import NODE_INDEX, ROW_WIDTH
 from cachelb.relay.ends import End, Loop
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Target:
         self.idle: list[Link] = []
         self.idle_max = 256
         self.keep_s = 55.0
-        self.counts = [0] * NODE_WIDTH
+        self.counts = [0] * ROW_WIDTH
         self.elsewhere = 0
 
     def load(self) -> int:

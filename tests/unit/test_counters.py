@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import array
 import re
 
 from cachelb.counters import (
@@ -8,12 +9,15 @@ from cachelb.counters import (
     END_INDEX,
     FARM,
     FARM_INDEX,
+    FIRST_BYTE_TIME,
     NODE,
     NODE_INDEX,
     NODE_SLOTS,
     NODE_WIDTH,
+    ROW_WIDTH,
     TABLE,
     TOTAL_TIME,
+    WHOLE_TIME,
     WORST,
     forget_gauges,
     node_offset,
@@ -49,8 +53,8 @@ def test_indices_are_positions():
 
 def test_nodes_do_not_overlap_and_the_last_one_fits():
     assert node_offset(0) == len(FARM)
-    assert node_offset(1) - node_offset(0) == NODE_WIDTH
-    assert 8 * (node_offset(NODE_SLOTS - 1) + NODE_WIDTH) == BLOCK_BYTES
+    assert node_offset(1) - node_offset(0) == ROW_WIDTH
+    assert 8 * (node_offset(NODE_SLOTS - 1) + ROW_WIDTH) == BLOCK_BYTES
 
 
 def test_workers_are_added_up():
@@ -100,7 +104,23 @@ def test_a_time_is_in_the_bucket_of_its_length_and_in_the_sum():
 
 def test_histograms_fill_what_is_behind_the_counters():
     assert TOTAL_TIME + BUCKETS == NODE_WIDTH - 1
+    assert WHOLE_TIME + BUCKETS == ROW_WIDTH - 1
     one = block()
-    one[node_offset(1) - 1] = 7
+    one[node_offset(0) + NODE_WIDTH - 1] = 7
     assert node_values([one, one], 0)[-1] == 14
     assert node_values([], 0) == [0] * NODE_WIDTH
+
+
+def test_the_time_of_a_whole_answer_is_in_both_histograms():
+    counts = [0] * ROW_WIDTH
+    note_time(counts, WHOLE_TIME, 3e-6)
+    note_time(counts, FIRST_BYTE_TIME, 4e-6)
+    note_time(counts, TOTAL_TIME, 1.0)
+    one = block()
+    one[node_offset(2) : node_offset(3)] = memoryview(array.array("Q", counts))
+    values = node_values([one], 2)
+    assert len(values) == NODE_WIDTH
+    for histogram, us in ((FIRST_BYTE_TIME, 4), (TOTAL_TIME, 1_000_000)):
+        found = {bucket: count for bucket, count in enumerate(values[histogram : histogram + BUCKETS]) if count}
+        assert found == {2: 1, us.bit_length(): 1}
+        assert values[histogram + BUCKETS] == 3 + us
