@@ -157,7 +157,7 @@ def check_name(value: object) -> str:
         raise BadValue("is empty", "the name is what the ring follows; give every node one that stays")
     if len(text) > _NAME_MAX or not _token(text):
         hint = f"letters, digits and -._ only, at most {_NAME_MAX} characters"
-        raise BadValue(f"{shown(value)} cannot be a node's name", hint)
+        raise BadValue(f"{shown(value)} cannot be a name", hint)
     return text
 
 
