@@ -51,6 +51,11 @@ class Admin:
         self.path, self.host, self.port = _place(where)
         self.where = self.path or f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
+    @property
+    def may_change(self) -> bool:
+        """Whether it has what the director asks of whoever wants to change something: a token, or its Unix socket."""
+        return bool(self.token or self.path)
+
     def get(self, path: str, **query: Any) -> Any:
         """``GET /api/v1`` + path.  Raises Down, Refused."""
         return self._ask("GET", path + (f"?{urlencode(query)}" if query else ""))

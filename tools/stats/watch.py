@@ -190,6 +190,10 @@ class Watch(App[None]):
         if state == node.state and not node.drain:
             self.notify(f"{node.name} is {node.state} already")
             return
+        if not self.poller.admin.may_change:
+            text = "draining, and taking it back, needs the token: start me with --token-file, or --admin with the Unix socket"
+            self.notify(text, severity="warning", timeout=10, markup=False)
+            return
 
         def answered(is_meant: bool | None) -> None:
             if is_meant:
@@ -202,9 +206,7 @@ class Watch(App[None]):
         try:
             self.poller.admin.set_state(name, state)
         except (Down, Refused) as problem:
-            is_missing = isinstance(problem, Refused) and problem.status == 401 and not self.poller.admin.token
-            hint = " (start me with --token-file)" if is_missing else ""
-            self._say(f"{name} is as it was: {problem}{hint}", "error", 15)
+            self._say(f"{name} is as it was: {problem}", "error", 15)
         else:
             self._say(f"{name} is {done}", "information", 5)
         self.call_from_thread(self.look_now)

@@ -44,7 +44,19 @@ def test_a_drained_node_is_brought_back():
         await screen.until(lambda: screen.puts)
         assert screen.puts == [("/api/v1/nodes/b", {"state": "up"})]
 
-    watching(test, **{"/status": status(node("a"), node("b", state="drain", drain={"done": True})), "/nodes/b": node("b")})
+    drained = status(node("a"), node("b", state="drain", drain={"done": True}))
+    watching(test, token="secret", **{"/status": drained, "/nodes/b": node("b")})
+
+
+def test_without_a_token_it_says_so_before_it_asks():
+    async def test(screen: Screen) -> None:
+        await screen.pilot.press("d")
+        assert not isinstance(screen.app.screen, Confirm)
+        (note,) = screen.app._notifications
+        assert "--token-file" in note.message
+        assert screen.puts == []
+
+    watching(test)
 
 
 def test_a_refusal_is_shown_with_the_directors_words():
@@ -53,9 +65,9 @@ def test_a_refusal_is_shown_with_the_directors_words():
         said = screen.app._notifications
         await screen.until(lambda: any("is as it was" in note.message for note in said))
         text = next(note.message for note in said)
-        assert text == "a is as it was: a sentence of the director's (start me with --token-file)"
+        assert text == "a is as it was: a sentence of the director's"
 
-    watching(test, **{"/nodes/a": 401})
+    watching(test, token="secret", **{"/nodes/a": 401})
 
 
 def test_the_cursor_stays_on_its_node_when_the_order_changes():
