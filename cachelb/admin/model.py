@@ -85,6 +85,7 @@ class Node(Document):
     state: State = Field(description="in force: up, drain, down (by the operator) or dead (by health)")
     share: float = Field(description="part of its own keys that it takes: below 1 while it returns slowly")
     key_share: float = Field(description="part of all keys that it owns now, with the states as they are")
+    pools: list[str] = Field(description="of [[pool]] that it is in, besides the farm as a whole")
     since_s: float | None = Field(description="for how long it has been alive or dead")
     cause: str = Field(description="why, as half a sentence")
     in_flight: int

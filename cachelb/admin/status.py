@@ -149,6 +149,7 @@ class Reader:
                     "state": view.state,
                     "share": view.share,
                     "key_share": round(key_share, 4),
+                    "pools": [pool.name for pool in supervisor.config.pool if view.name in pool.nodes],
                     "since_s": round(now - known.since, 1) if known else None,
                     "cause": known.cause if known else "",
                     "in_flight": in_flight(values),

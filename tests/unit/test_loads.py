@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
+
+import pytest
+from fakes import PATIENCE_S, Peer, get
+from live_director import LiveDirector, SlowNode, wait_until
+
 from cachelb import control
 from cachelb.config import parse
 from cachelb.counters import BLOCK_BYTES, NODE_INDEX, node_offset
@@ -40,3 +47,43 @@ def test_they_are_wanted_where_something_asks_for_them():
     assert are_wanted(parse(NODE + '[[rule]]\nscheduler = "wlc"\n', "c"))
     assert are_wanted(parse(NODE + '[[affinity]]\nname = "g"\n[[rule]]\naffinity = "g"\n', "c"))
     assert are_wanted(parse(NODE + '[[tcp]]\nname = "ftp"\nlisten = "127.0.0.1:21"\n', "c"))
+
+
+RULES = """
+[relay]
+workers = 2
+[[pool]]
+name = "a"
+nodes = ["a"]
+[[rule]]
+client = "127.0.1.0/24"
+pool = "a"
+scheduler = "rr"
+[[rule]]
+scheduler = "lc"
+"""
+
+
+@pytest.mark.slow
+def test_every_worker_knows_what_the_others_have_under_way(director: Callable[..., LiveDirector], node: SlowNode):
+    idle = SlowNode("127.0.0.62")
+    live = director(RULES, until=None)
+    live.nodes = {"a": node, "b": idle}
+    live.configure(RULES)
+    live.launch()
+    live.wait_for("ready: ")
+    clients = []
+    for i in range(5):
+        sock = socket.create_connection(live.http, PATIENCE_S, (f"127.0.1.{i + 1}", 0))
+        clients.append(Peer(sock))
+        clients[-1].send(get("http://www.test/slow"))
+        assert node.waiting.acquire(timeout=PATIENCE_S)
+
+    def ten_in_a_row() -> bool:
+        return all(live.ask().startswith(b"127.0.0.62") for _ in range(10))
+
+    wait_until(ten_in_a_row)
+    wait_until(lambda: all(worker["requests"] for worker in live.status()["workers"]))
+    for client in clients:
+        client.close()
+    idle.stop()
