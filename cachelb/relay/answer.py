@@ -23,7 +23,7 @@ from cachelb.relay.bodies import CLOSE, Bodies
 from cachelb.relay.pump import Pump
 from cachelb.relay.refusals import REFUSAL_BYTES, Refusal
 from cachelb.relay.sightings import ONLY_IF_CACHED
-from cachelb.relay.upstream import BAD_RESPONSES, ENDED, HITS, MISSES, ORIGIN_ERRORS, RESPONSES, Link
+from cachelb.relay.upstream import BAD_RESPONSES, ORIGIN_ERRORS, Link
 
 if TYPE_CHECKING:
     from cachelb.relay.client import Client
@@ -95,18 +95,18 @@ class Answer(Bodies):
     def _count(self, link: Link, head: ResponseHead) -> None:
         """Note what an answer's head says."""
         engine = self.engine
-        counts = link.target.counts
-        counts[RESPONSES] += 1
+        counts, tally = link.target.counts, link.target.tally
+        tally.responses += 1
         self.first_byte_us = int((engine.poller.woken_at - self.started) * 1e6)
         self.status = head.status
         self.content_type = head.content_type
         if head.hit:
             self.hit = True
-            counts[HITS] += 1
+            tally.hits += 1
             engine.farm[_HITS] += 1
         elif head.hit is False:
             self.hit = False
-            counts[MISSES] += 1
+            tally.misses += 1
         if engine.tell_seen is not None and (self.line.told_until <= engine.now or head.hit is False):
             engine.sightings.answered(self, link.target, head)
         learned = engine.learned
@@ -137,8 +137,8 @@ class Answer(Bodies):
     def passed_over(self, link: Link, head: ResponseHead, body: bytes, length: int) -> None:
         """Ask the next node; keep the connection if all of the 504, and nothing else, was read from it."""
         target = link.target
-        target.counts[RESPONSES] += 1
-        target.counts[ENDED] += 1
+        target.tally.responses += 1
+        target.tally.ended += 1
         self.engine.count("second_chances")
         self.link = None
         if 0 <= length <= len(body):

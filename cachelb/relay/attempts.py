@@ -25,8 +25,6 @@ from cachelb.relay.race import Race
 from cachelb.relay.upstream import (
     CONNECT_FAILURES,
     CONNECTS,
-    ENDED,
-    REQUESTS,
     RESETS,
     SHORTAGES,
     STALE,
@@ -147,7 +145,7 @@ class Attempts:
         link.exchange = self
         self.link = link
         self.target = link.target
-        link.target.counts[REQUESTS] += 1
+        link.target.tally.requests += 1
         if not link.target.is_node:
             self.engine.count("direct_reuses")
         self.send_head(link)
@@ -158,7 +156,7 @@ class Attempts:
         self.target = target
         self.connect_began = self.engine.clock()
         self.client.deadline = self.engine.now + self.engine.timeouts.connect_s
-        target.counts[REQUESTS] += 1
+        target.tally.requests += 1
         try:
             if not target.addresses:
                 raise OSError("its name has no address")
@@ -177,7 +175,7 @@ class Attempts:
     def _connect_failed(self, target: Target, reason: Reason, detail: str) -> None:
         if reason is not Reason.OVERLOADED:  # health listens: what we lack must not make the nodes look dead
             target.counts[CONNECT_FAILURES] += 1
-        target.counts[ENDED] += 1
+        target.tally.ended += 1
         self.last_reason = reason
         self.detail = f"{target.name}: {detail}"
 
@@ -295,13 +293,13 @@ class Attempts:
             self.race.stop()
             self.race = None
             if ended:
-                self.targets[self.attempt].counts[ENDED] += 1
+                self.targets[self.attempt].tally.ended += 1
         link, self.link = self.link, None
         if link is not None:
             link.exchange = None
             link.shut()
             if ended:
-                link.target.counts[ENDED] += 1
+                link.target.tally.ended += 1
 
 
 def _blame(error: OSError) -> Reason:

@@ -16,7 +16,7 @@ from cachelb.relay.attempts import BODY, CONNECTING, IDLE, PURGING, RESOLVING, T
 from cachelb.relay.bodies import CLOSE, KEEP, KEEP_10
 from cachelb.relay.hot import LONG_BYTES
 from cachelb.relay.pump import Pump
-from cachelb.relay.upstream import BAD_RESPONSES, BYTES, ENDED, Link
+from cachelb.relay.upstream import BAD_RESPONSES, Link
 from cachelb.relay.ways import Ways
 from cachelb.routing.classify import Kind
 
@@ -187,9 +187,9 @@ class Exchange(Ways):
         engine = self.engine
         link = self.link
         if link is not None:
-            counts = link.target.counts
-            counts[ENDED] += 1
-            counts[BYTES] += self.bytes_out
+            tally = link.target.tally
+            tally.ended += 1
+            tally.bytes += self.bytes_out
             # A long answer was not read beyond its end: what else the node has said must not answer another request.  And
             # where the answer came before all of the request was sent, the rest of that would begin the next one.
             is_done = self.reusable and link.unsent is None
@@ -218,7 +218,7 @@ class Exchange(Ways):
         if target is not None:
             if is_partial and self.engine.tell_seen is not None:
                 self.engine.sightings.broken(self, target)
-            target.counts[BYTES] += self.bytes_out
+            target.tally.bytes += self.bytes_out
             if answered and reason in (Reason.TRUNCATED, Reason.BAD_CHUNKED_ANSWER, Reason.AUDIT_FAILED):
                 target.counts[BAD_RESPONSES] += 1
         self.drop_link()

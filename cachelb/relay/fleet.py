@@ -26,7 +26,7 @@ FEW, TURNS = 64, 5
 IDLE_LEAST = 8  # connections that a worker may keep to a node, where that many are allowed at all
 SPREAD = 3  # nodes offered for a request that is not hashed: as many as are tried (attempts.TARGETS_MAX)
 
-_IDLE, _REQUESTS, _ENDED = NODE_INDEX["idle"], NODE_INDEX["requests"], NODE_INDEX["ended"]
+_IDLE = NODE_INDEX["idle"]
 
 
 class Fleet:
@@ -110,7 +110,7 @@ class Fleet:
             start = node_offset(view.slot)
             left = self._leaving.get(view.slot)
             if left is not None and left.name == view.name:
-                target.counts = left.counts
+                target.counts, target.tally = left.counts, left.tally
             else:
                 target.counts = list(self.block[start : start + len(target.counts)])  # a restarted worker counts on
             return target
@@ -119,7 +119,7 @@ class Fleet:
             return known
         # It has moved.  Connections to where it was must not be kept, also those that are in use.
         moved = Target(view.name, view.addresses, view.port, view.slot)
-        moved.counts = known.counts
+        moved.counts, moved.tally = known.counts, known.tally
         moved.state = known.state
         return moved
 
@@ -143,7 +143,7 @@ class Fleet:
             self._write(target)
         for target in list(self._leaving.values()):
             self._write(target)
-            if target.counts[_REQUESTS] == target.counts[_ENDED]:
+            if not target.under_way():
                 del self._leaving[target.slot]
 
     def _write(self, target: Target) -> None:

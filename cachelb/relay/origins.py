@@ -11,7 +11,6 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
-from cachelb.counters import NODE_INDEX
 from cachelb.errors import Reason
 from cachelb.nodes.resolve import ResolveError, Resolver
 from cachelb.nodes.watch import make_resolver
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from cachelb.relay.ways import Ways
 
 KEPT_PER_ORIGIN = 16
-_REQUESTS, _ENDED = NODE_INDEX["requests"], NODE_INDEX["ended"]
 
 
 class Origins:
@@ -122,7 +120,7 @@ class Origins:
             if total > self.most_idle:
                 total -= len(target.idle)
                 target.close_idle()
-            if not target.idle and target.counts[_REQUESTS] == target.counts[_ENDED]:
+            if not target.idle and not target.under_way():
                 target.idle_max = 0
                 del self.known[key]
 

@@ -32,7 +32,8 @@ class Poller:
         self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], object]] = {}
         self._writers: dict[int, Callable[[], object]] = {}
-        self.woken_at = time.monotonic()  # when the latest events were found: one look at the clock for all of them
+        self.clock = time.monotonic
+        self.woken_at = self.clock()  # when the latest events were found: one look at the clock for all of them
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
@@ -80,7 +81,7 @@ class Poller:
     def _ready(self) -> None:
         readers, writers = self._readers, self._writers
         found = self._epoll.poll(0, EVENTS)
-        self.woken_at = time.monotonic()
+        self.woken_at = self.clock()
         for fd, events in found:
             # A callback may have closed a descriptor that is still to come here, and another may have got its number:
             # the worst of that is one call too many, and every callback bears it (EAGAIN).

@@ -19,6 +19,8 @@ from cachelb.relay.ends import End, Loop
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mypy_extensions import i64
+
 # The first read of an answer takes a head and 64 KiB of body: up to there one read and one send are cheaper than
 # splicing. CPU of the worker for 64 KiB, 2026-11: 39 us with reads of 16 KiB and the rest spliced, 32 us so.
 READ_BYTES: Final = 73728
@@ -64,6 +66,24 @@ class Waiter(Protocol):
         """A bug of ours showed while the Link was served."""
 
 
+class Tally:
+    """What every request counts of a node, beside the list of all counters, to which it is added when that is told.
+
+    Compiled, these are machine integers in one cache line, where those of a list are objects made anew: to count a request
+    with its time takes a third, with 1,000 nodes half as long (2026-11: 90 ns instead of 295, 276 instead of 536).
+    """
+
+    __slots__ = ("bytes", "ended", "hits", "misses", "requests", "responses")
+
+    def __init__(self) -> None:
+        self.requests: i64 = 0
+        self.responses: i64 = 0
+        self.ended: i64 = 0
+        self.hits: i64 = 0
+        self.misses: i64 = 0
+        self.bytes: i64 = 0
+
+
 class Target:
     """A node, or an origin (host and port) that is asked directly.
 
@@ -72,12 +92,13 @@ class Target:
         is_node: False for an origin; slot: the place of a node's counters.
         addresses: IP literals to try in order; port: where to connect.
         idle: kept connections, the oldest first; idle_max: how many are kept at most.
-        counts: the counters of ``counters.NODE``, in that order, and the histograms.
+        counts: the counters of ``counters.NODE``, in that order, and the histograms; tally: what is added to them.
         elsewhere: requests under way with other workers, half a second old at most; kept up to date where a scheduler asks.
     """
 
     __slots__ = (
         "addresses", "counts", "elsewhere", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot", "state",
+        "tally",
     )  # fmt: skip
 
     def __init__(self, name: str, addresses: Sequence[str], port: int, slot: int = -1, hierarchy: str = "CARP") -> None:
@@ -92,15 +113,28 @@ class Target:
         self.idle_max = 256
         self.keep_s = 55.0
         self.counts = [0] * ROW_WIDTH
+        self.tally = Tally()
         self.elsewhere = 0
 
+    def under_way(self) -> int:
+        """Requests, and connections of TCP services, that have begun and not ended."""
+        tally, counts = self.tally, self.counts
+        return counts[REQUESTS] + tally.requests - counts[ENDED] - tally.ended
+
     def load(self) -> int:
-        """Requests under way, and connections of TCP services, over all workers."""
-        return self.counts[REQUESTS] - self.counts[ENDED] + self.elsewhere
+        """As ``under_way``, over all workers."""
+        return self.under_way() + self.elsewhere
 
     def as_block(self) -> memoryview:
         """The counters as they stand in a shared block."""
-        return memoryview(array.array("Q", self.counts))
+        values, tally = self.counts.copy(), self.tally
+        values[REQUESTS] += tally.requests
+        values[RESPONSES] += tally.responses
+        values[ENDED] += tally.ended
+        values[HITS] += tally.hits
+        values[MISSES] += tally.misses
+        values[BYTES] += tally.bytes
+        return memoryview(array.array("Q", values))
 
     def keep(self, link: Link, now: float) -> None:
         """Keep an idle Link for a later exchange, or close it when there are enough."""

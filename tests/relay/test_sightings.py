@@ -133,12 +133,12 @@ def test_a_head_that_is_a_miss_drops_the_object(ear):
 
 def test_the_time_that_the_origin_took_is_subtracted(ear):
     farm = ear.farm
-    farm.relay.call(lambda: setattr(farm.engine, "clock", lambda: time.monotonic() - 50))
+    farm.relay.call(lambda: setattr(farm.engine.poller, "clock", lambda: time.monotonic() - 50))
     client = farm.connect()
     client.send(get(farm.url(0)))
     link = farm.nodes[0].accept()
     link.read_head()
-    farm.relay.call(lambda: setattr(farm.engine, "clock", time.monotonic))
+    farm.relay.call(lambda: setattr(farm.engine.poller, "clock", time.monotonic))
     link.send(ok(b"x", date(), MISS, FRESH))
     client.read_answer()
     assert [seen[2] for seen in ear.told()] == [about(550)]
