@@ -33,6 +33,7 @@ from cachelb.cluster.storelogs import StoreLogs
 from cachelb.counters import PEERS
 from cachelb.listen import cannot_listen
 from cachelb.routing.guard import is_within
+from cachelb.routing.rules import compile_rules
 from icp import sieve
 from icp.answer import Answerer
 from icp.answer_htcp import HtcpAnswerer
@@ -88,7 +89,9 @@ class OneCache:
     def configure(self, config: Config) -> None:
         """Take over a configuration, except for where to listen."""
         self.config = config
-        self.owners.configure(config.hash.algorithm)
+        rules = compile_rules(config.rule)
+        self.owners.configure(config.hash.algorithm, config.pool, rules)
+        self.index.rules = rules
         self.merged.configure(config.digest)
         self.node_digests.configure(config.index.node_digests)
         self.keeper.configure(config.index)

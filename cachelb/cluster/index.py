@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from cachelb.errors import BadRequest
 from cachelb.http import url as urls
+from cachelb.routing.rules import NO_RULES
 from cachelb.snapshot import NodeView
 from digest import store_key, store_keys
 from icp import BadUrl
@@ -47,7 +48,7 @@ class Index:
     """Who holds what.
 
     live: the slots of the nodes that can be fetched from (up or drain, with an address), as ``mask_of`` makes it: a node
-    that is dead holds nothing until it is back.  names: of all nodes, by slot.
+    that is dead holds nothing until it is back.  names: of all nodes, by slot.  rules: those that give URLs another key.
 
     Args:
         holdings: the table; nobody else adds to it.
@@ -60,6 +61,7 @@ class Index:
         self.names: dict[int, str] = {}
         self.clock = clock
         self.misrouted = 0
+        self.rules = NO_RULES
         self._has_nodes = False
         self._heard: dict[int, float] = {}
         self._gone = _Gone()
@@ -67,13 +69,15 @@ class Index:
     def holds(self, url: bytes) -> bool:
         """Whether a live node holds `url`, fresh for 30 s more.
 
-        The raw URL is looked for first, as a Squid does; then its canonical form, if it has another.  2.8 us for what is
-        held, 3.0 us for what is not (2026-11, tools/bench/holdings.py).
+        The raw URL is looked for first, as a Squid does; then its canonical form, if it has another.  Where rules make keys,
+        only the key is.  2.8 us for what is held, 3.0 us for what is not (2026-11, tools/bench/holdings.py).
 
         Raises:
             BadUrl: It is not held, and no URL.
         """
         now = self.clock()
+        if self.rules.has_keys:
+            return self.holdings.holds(store_key(self.canonical(url)), now, self.live)
         if self.holdings.holds(store_key(url), now, self.live):
             return True
         canonical = self.canonical(url)
@@ -81,6 +85,8 @@ class Index:
 
     def holds_all(self, urls: list[bytes]) -> list[bool | None]:
         """What ``holds`` says of each URL, None where it raises BadUrl; 1.3 us each (2026-11)."""
+        if self.rules.has_keys:
+            return [self._holds_or_none(url) for url in urls]
         now = self.clock()
         found: list[bool | None] = list(self.holdings.holds_all(store_keys(urls), now, self.live))
         for place, url in enumerate(urls):
@@ -94,9 +100,17 @@ class Index:
                         found[place] = self.holdings.holds(store_key(canonical), now, self.live)
         return found
 
-    def canonical(self, url: bytes) -> bytes:
-        """The form in which nodes store `url`.  Raises BadUrl."""
+    def _holds_or_none(self, url: bytes) -> bool | None:
         try:
+            return self.holds(url)
+        except BadUrl:
+            return None
+
+    def canonical(self, url: bytes) -> bytes:
+        """The form in which nodes store `url`: its key, if a rule gives it another.  Raises BadUrl."""
+        try:
+            if self.rules.has_keys:
+                return self.rules.keyed(urls.parse_absolute(url))[0].key
             return urls.canonical(url)
         except BadRequest as exc:
             raise BadUrl(str(exc)) from exc

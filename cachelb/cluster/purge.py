@@ -217,8 +217,7 @@ class Purger:
     def _targets(self, url: bytes) -> list[_Node]:
         """Who may have it: also who had it before its owners changed, or while they were dead."""
         slots = dict.fromkeys(self._index.holders(url))
-        slots |= dict.fromkeys(self._owners.all_owners(url, OWNERS))
-        slots |= dict.fromkeys(self._owners.owners(url, OWNERS))
+        slots |= dict.fromkeys(self._owners.may_have(url, OWNERS))
         return [self._nodes[slot] for slot in slots if slot in self._nodes]
 
     def _remember_absent(self, node: _Node, purge: Purge) -> str:

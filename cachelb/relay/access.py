@@ -65,7 +65,7 @@ class AccessLog:
         if self._squid is not None:
             text = self._squid.line(
                 at, elapsed_ms, exchange.client.ip, outcome, exchange.status, exchange.bytes_out,
-                line.method, line.key, hierarchy, peer, exchange.content_type,
+                line.method, line.asked, hierarchy, peer, exchange.content_type,
             )  # fmt: skip
             if len(text) <= LINE_BYTES:
                 self.file.append(text)
@@ -81,7 +81,7 @@ class AccessLog:
                     status=exchange.status,
                     bytes_out=exchange.bytes_out,
                     method=line.method,
-                    url=line.key,
+                    url=line.asked,
                     hierarchy=hierarchy,
                     peer=peer,
                     content_type=exchange.content_type,

@@ -131,7 +131,7 @@ class Attempts:
         if not self.partial:
             return False
         self.partial = False
-        owners = self.engine.planner.owners(self.line.key)
+        owners = self.engine.planner.line_owners(self.line)
         self.targets = (*self.targets, *(target for target in owners if target not in self.targets))
         return self.attempt < len(self.targets)
 

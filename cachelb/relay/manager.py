@@ -59,7 +59,7 @@ class ManagerPages:
         if line.method not in (b"GET", b"HEAD"):
             self._send(exchange, 405, b"A report can be read.\n")
             return
-        page = page_of(line.key)
+        page = page_of(line.asked)
         number = next(self._numbers)
         if len(self.asked) >= ASKED_MAX or self.ask_supervisor is None or not self.ask_supervisor(Ask(number, page)):
             exchange.fail(Reason.MANAGER_UNAVAILABLE)

@@ -24,7 +24,7 @@ from cachelb.routing.classify import INTERNAL_PREFIX, BypassRules, Here, Kind, P
 from cachelb.routing.pool import Pool
 from cachelb.routing.ports import PortSet
 from cachelb.routing.route import ADMIT_ALL, ADMIT_NONE, likely_holders, live_owners
-from cachelb.routing.rules import NO_RULES, Rule, RuleSet, compile_rules
+from cachelb.routing.rules import NO_CANDIDATES, NO_RULES, Rule, RuleSet, compile_rules
 from cachelb.routing.table import Table
 
 if TYPE_CHECKING:
@@ -92,6 +92,11 @@ class LinePlan(Generic[T]):
     @url.setter
     def url(self, url: Url) -> None:
         self._url = url
+
+    @property
+    def asked(self) -> bytes:
+        """The canonical URL as the client has asked for it, which a rule may have given another key; or its target."""
+        return self.key if self._url is None else self._url.key
 
     @property
     def segment(self) -> bytes:
@@ -258,7 +263,7 @@ class Planner(Generic[T]):
         plan.plain = verdict.kind is Kind.HASH and head.minor == 1 and not plan.internal
         if verdict.kind in (Kind.HASH, Kind.BYPASS):
             plan.rules = self.rules.candidates(head.method, url.scheme, url.host, url.port, url.path)
-            if plan.rules and not plan.rules[0].asks_more and plan.rules[0].action.only_hashes:
+            if plan.rules and plan.rules[0].decides:
                 plan.rule = plan.rules[0]
             plan.plain = plan.plain and (plan.rule is not None or not plan.rules)
             plan.targets = self.line_owners(plan)
@@ -275,18 +280,36 @@ class Planner(Generic[T]):
         method, target, host, path = usual
         if path.startswith(INTERNAL_PREFIX):
             return None
-        if self.rules is not NO_RULES and self.rules.candidates(method, b"http", host, 80, path):
-            return None
-        index = self.table.owner(target)
-        if index < 0 or self.admits[index] != ADMIT_ALL:
-            return None
+        rules = NO_CANDIDATES if self.rules is NO_RULES else self.rules.candidates(method, b"http", host, 80, path)
+        if rules:
+            alone = self._ruled_owner(rules[0], method, target, host, path)
+            if alone is None:
+                return None
+        else:
+            index = self.table.owner(target)
+            if index < 0 or self.admits[index] != ADMIT_ALL:
+                return None
+            alone = self._alone[index]
         plan: LinePlan[T] = LinePlan(method, target, 1, "absolute")
         plan.host = host
         plan.port = 80
         plan.can_go_direct = plan.plain = plan.partial = True
         plan.head = b"".join((first, b"\r\nHost: ", host, b"\r\n"))
-        plan.targets = self._alone[index]
+        plan.targets = alone
+        if rules:
+            plan.rules, plan.rule = rules, rules[0]
         return plan
+
+    def _ruled_owner(self, rule: Rule, method: bytes, key: bytes, host: bytes, path: bytes) -> tuple[T] | None:
+        """The owner of a usual line's URL by its first candidate, if that decides and the URL is its own key."""
+        if not rule.decides or (rule.keying is not None and not rule.keying.leaves(host, path)):
+            return None
+        if method != b"GET" and self.rules.has_keys:
+            return None  # the key is a GET's, whose rule may be another
+        action = rule.action
+        pool = self.pools[action.pool]
+        index = pool.owner(host if action.scheduler == "host" else key, action.algorithm)
+        return None if index < 0 else (pool.targets[index],)
 
     def owners(self, key: bytes) -> tuple[T, ...]:
         """Whom to ask for ``key``, in order; empty where no node is in service."""
@@ -299,13 +322,18 @@ class Planner(Generic[T]):
         if line.rule is None:
             return self.owners(line.key)
         action = line.rule.action
-        key = line.host if action.scheduler == "host" else line.key
-        return self.pools[action.pool].owners(key, OWNERS, action.algorithm)
+        return self.pools[action.pool].owners(self.hashed(line, line.rule), OWNERS, action.algorithm)
+
+    def hashed(self, line: LinePlan[T], rule: Rule) -> bytes:
+        """What is hashed of a line for a rule whose scheduler does that: its key, or the host of that."""
+        if rule.action.scheduler != "host":
+            return line.key
+        return line.host if line.url is None else self.rules.keyed(line.url)[0].host
 
     def holders(self, line: LinePlan[T]) -> tuple[T, ...]:
         """Whom to ask for what only a cache may answer: also nodes that take no requests, but have what they took before."""
         if self.table is None or self._all_take or line.rule is not None:
-            return self.owners(line.key) if line.partial else line.targets
+            return self.line_owners(line) if line.partial else line.targets
         return tuple(self.targets[i] for i in likely_holders(self.table, line.key, self.admits, OWNERS))
 
     # -- the general case

@@ -80,7 +80,7 @@ class Reports:
             exchange.request_id = self.request_id()
         level = logging.WARNING if reason.value.is_error else logging.INFO
         if log.isEnabledFor(level):
-            url = exchange.line.key[:256].decode("latin-1")
+            url = exchange.line.asked[:256].decode("latin-1")
             text = f"{reason.label}: {exchange.line.method.decode('latin-1')} {url} from {exchange.client.ip}"
             self.limited(f"{text}: {detail or reason.value.text} [{exchange.request_id}]", level)
 

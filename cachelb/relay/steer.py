@@ -81,7 +81,7 @@ class Steering:
         """Whom to ask, in order; empty where no node of the pool is in service."""
         line, action = exchange.line, rule.action
         pool = self.engine.fleet.pools[action.pool]
-        key = {"host": line.host, "client": exchange.client.ip_bytes}.get(action.scheduler, line.key)
+        key = exchange.client.ip_bytes if action.scheduler == "client" else self.engine.planner.hashed(line, rule)
         return self.choose(pool, action.scheduler, action.algorithm, key)
 
     def choose(self, pool: Pool[Target], scheduler: str, algorithm: str, key: bytes) -> tuple[Target, ...]:

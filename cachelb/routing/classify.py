@@ -16,10 +16,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
-from ipaddress import AddressValueError, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
 from cachelb.errors import Reason
+from cachelb.routing.globs import checked, checked_host, compile_globs, compile_header, is_pattern
 from cachelb.routing.ports import PortSet
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ class BypassRules:
         Raises:
             ValueError: A rule cannot be used; the message is one sentence that quotes it.
         """
-        names = [_checked_host(host) for host in hosts]
-        plain = [name for name in names if not _is_pattern(name)]
+        names = [checked_host(host) for host in hosts]
+        plain = [name for name in names if not is_pattern(name)]
         self._exact = {name.encode("latin-1"): name for name in plain if not name.startswith(".")}
         self._suffixes = {name[1:].encode("latin-1"): name for name in plain if name.startswith(".")}
-        self._host_patterns = [(name, _compile(_glob(name))) for name in names if _is_pattern(name)]
-        self._paths = [(path, _compile(_glob(_checked(path, "path")))) for path in paths]
-        self._headers = [(header, _compile_header(_checked(header, "header"))) for header in headers]
+        self._host_patterns = [(name, compile_globs([name])) for name in names if is_pattern(name)]
+        self._paths = [(path, compile_globs([checked(path, "path")])) for path in paths]
+        self._headers = [(header, compile_header(checked(header, "header"))) for header in headers]
         self.active = bool(names or self._paths or self._headers)
 
     def match(self, url: Url, block: bytes) -> str | None:
@@ -204,63 +204,6 @@ def _is_http2(upgrade: bytes) -> bool:
     tunnelling those requests would take them away from the caches.
     """
     return upgrade.strip().lower() == b"h2c"
-
-
-def _checked(rule: str, what: str) -> str:
-    """Return ``rule`` without white space around it; refuse what could never match."""
-    text = rule.strip()
-    if not text.strip("."):
-        raise ValueError(f"{rule!r} is empty; it should be a {what}")
-    if not text.isprintable() or not text.isascii():
-        raise ValueError(f"{rule!r} has characters that no {what} can have")
-    if what == "path" and text[0] not in "/*?":
-        raise ValueError(f"{rule!r} can match no path; paths begin with /")
-    return text
-
-
-def _checked_host(rule: str) -> str:
-    """Return a host rule as `Url.host` has hosts: lower case, no trailing dot, IPv6 addresses short and unbracketed."""
-    text = _checked(rule, "host")
-    try:
-        return IPv6Address(text.strip("[]")).compressed
-    except AddressValueError:
-        pass
-    if any(mark in text for mark in "/: []@"):
-        raise ValueError(f"{rule!r} is not a host; write it without scheme, port and path")
-    return text.lower().rstrip(".")
-
-
-def _is_pattern(text: str) -> bool:
-    return "*" in text or "?" in text
-
-
-def _glob(pattern: str) -> str:
-    """Translate a pattern to a regular expression that takes linear time for any one star.
-
-    A star takes the shortest text up to the first match of what follows it and never gives back (atomic group), which
-    is right for all stars but the last, and keeps a rule with many stars from exploding.
-    """
-    head, *rest = (_literal(part) for part in pattern.split("*"))
-    if not rest:
-        return head
-    return head + "".join(f"(?>[^\r\n]*?{part})" for part in rest[:-1]) + "[^\r\n]*" + rest[-1]
-
-
-def _literal(text: str) -> str:
-    return "[^\r\n]".join(re.escape(part) for part in text.split("?"))
-
-
-def _compile(expression: str) -> re.Pattern[bytes]:
-    return re.compile(expression.encode("latin-1"))
-
-
-def _compile_header(rule: str) -> re.Pattern[bytes]:
-    name, colon, value = (part.strip() for part in rule.partition(":"))
-    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-        raise ValueError(f"{rule!r} does not begin with the name of a header field")
-    if not colon:
-        return _compile(rf"(?m)^(?i:{re.escape(name)}):")
-    return _compile(rf"(?m)^(?i:{re.escape(name)}):[ \t]*+{_glob(value)}[ \t]*+\r$")
 
 
 def _first(rules: list[tuple[str, re.Pattern[bytes]]], text: bytes) -> str | None:

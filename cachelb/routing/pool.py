@@ -8,12 +8,15 @@ Left out: schedulers that need more than the key (schedule.py), which request go
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from cachelb.routing.ring import Member
-from cachelb.routing.route import ADMIT_NONE, live_owners
+from cachelb.routing.route import ADMIT_ALL, ADMIT_NONE, live_owners
 from cachelb.routing.table import LatestTable, Table
+
+if TYPE_CHECKING:
+    from cachelb.config_policy import PoolConfig
 
 T = TypeVar("T")
 
@@ -69,9 +72,37 @@ class Pool(Generic[T]):
         """Its table of owners; None where it has no members."""
         return self._tables.get(self.name, algorithm or self.algorithm, self.members)
 
+    def owner(self, key: bytes, algorithm: str = "") -> int:
+        """The place of the member that owns ``key`` when all are up, if it takes all of its keys now; else -1."""
+        table = self.table(algorithm)
+        index = -1 if table is None else table.owner(key)
+        return index if index >= 0 and self.admits[index] == ADMIT_ALL else -1
+
     def owners(self, key: bytes, count: int, algorithm: str = "") -> tuple[T, ...]:
         """Up to ``count`` of its targets for ``key``, in the order to try; empty where none is in service."""
         table = self.table(algorithm)
         if table is None:
             return ()
         return tuple(self.targets[i] for i in live_owners(table, key, self.admits, count))
+
+
+def make_pools(
+    pools: Iterable[PoolConfig],
+    algorithm: str,
+    tables: Tables,
+    members: Sequence[Member],
+    targets: Sequence[T],
+    admits: Sequence[float],
+) -> dict[str, Pool[T]]:
+    """All pools by name, the farm as a whole among them.  Nodes that are no members are left out.
+
+    Args:
+        algorithm: Of [hash]; members, targets, admits: of the whole farm, as ``Pool`` has them.
+    """
+    made = {"": Pool("", algorithm, tables, members, targets, admits)}
+    places = {member.name: place for place, member in enumerate(members)}
+    for pool in pools:
+        chosen = [places[name] for name in pool.nodes if name in places]
+        own = [Member(members[i].name, pool.weights.get(members[i].name, members[i].weight)) for i in chosen]
+        made[pool.name] = Pool(pool.name, algorithm, tables, own, [targets[i] for i in chosen], [admits[i] for i in chosen])
+    return made

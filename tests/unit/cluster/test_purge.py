@@ -102,7 +102,7 @@ class Farm:
 
     def in_order(self, url: bytes) -> list[Node]:
         """All nodes, the owner of `url` first."""
-        return [self.nodes[slot - 10] for slot in self.owners.all_owners(url, len(self.nodes))]
+        return [self.nodes[slot - 10] for slot in self.owners.may_have(url, len(self.nodes))]
 
     @property
     def asked(self) -> list[str]:
