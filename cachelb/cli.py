@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cachelb import __version__, config_text, running
-from cachelb.config import load
+from cachelb.config import load, load_with_warnings
 from cachelb.errors import CommandError, ConfigError
 from cachelb.explain import BadQuestionError, explain, render
 from cachelb.listen import host_names
@@ -77,9 +77,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    config = load(options.config)
+    config, warnings = load_with_warnings(options.config)
     print(config_text.as_toml(config))
-    for warning in config_text.warnings(config):
+    for warning in warnings:
         _complain(f"warning: {warning}")
     print(f"# OK: {config_text.summary(config)}")
     return 0

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError
 
-from cachelb import config_rules, config_text
+from cachelb import config_links, config_rules, config_text
 from cachelb.config_base import WEEK_S, Addresses, Name, Network, Port, Ports, Seconds, SecondsOrNone, Section, Share
 from cachelb.config_policy import AffinityConfig, CookieConfig, PoolConfig, RuleConfig, TcpConfig
 from cachelb.config_values import (
@@ -253,6 +253,22 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: The file cannot be read, or what it says cannot be used.
     """
+    return _named(parse(_read(path), str(path)))
+
+
+def load_with_warnings(path: Path) -> tuple[Config, list[str]]:
+    """The same, and what in it is probably not meant, each with its place.
+
+    Raises:
+        ConfigError: As ``load``.
+    """
+    text = _read(path)
+    config = _named(parse(text, str(path)))
+    doubts = config_text.place_all(config_links.doubts(config), str(path), config_text.lines_of(text))
+    return config, [*config_text.warnings(config), *map(str, doubts)]
+
+
+def _read(path: Path) -> str:
     name = str(path)
     try:
         with path.open("rb") as file:
@@ -262,11 +278,10 @@ def load(path: Path) -> Config:
     if len(data) > CONFIG_BYTES:
         raise ConfigError([Problem(name, f"is larger than {CONFIG_BYTES >> 20} MiB", "is it the right file?")])
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
         raise ConfigError([Problem(f"{name}:{line}", f"is not UTF-8: byte 0x{data[exc.start]:02x}")]) from exc
-    return _named(parse(text, name))
 
 
 def _named(config: Config) -> Config:
@@ -293,7 +308,7 @@ def parse(text: str, name: str) -> Config:
         raise ConfigError([Problem(name, "is nested too deeply")]) from exc
     except ValueError as exc:  # TOMLDecodeError, and numbers of thousands of digits
         raise ConfigError([config_text.syntax_problem(name, text, exc)]) from exc
-    found = config_rules.check(raw, DEFAULTS)
+    found = config_rules.check(raw, DEFAULTS) + config_links.check(raw)
     try:
         config = Config.model_validate(config_rules.freeze(raw))
     except ValidationError as exc:

@@ -19,6 +19,7 @@ from cachelb.config_values import (
     check_label,
     check_name,
     check_path_rule,
+    check_query_rule,
     check_regex,
     parse_address,
     parse_network,
@@ -48,7 +49,7 @@ HostRules = Annotated[tuple[Annotated[str, BeforeValidator(check_host_rule)], ..
 PathRules = Annotated[tuple[Annotated[str, BeforeValidator(check_path_rule)], ...], BeforeValidator(as_list)]
 HeaderRules = Annotated[tuple[Annotated[str, BeforeValidator(check_header_rule)], ...], BeforeValidator(as_list)]
 Regexes = Annotated[tuple[Annotated[str, BeforeValidator(check_regex)], ...], BeforeValidator(as_list)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+QueryRules = Annotated[tuple[Annotated[str, BeforeValidator(check_query_rule)], ...], BeforeValidator(as_list)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(as_list)]
 PortList = Annotated[Ports, BeforeValidator(as_list)]
 

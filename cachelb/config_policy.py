@@ -20,11 +20,11 @@ from cachelb.config_base import (
     Networks,
     PathRules,
     PortList,
+    QueryRules,
     Regexes,
     Seconds,
     SecondsOrNone,
     Section,
-    Texts,
 )
 from cachelb.config_values import as_list, check_cookie_name, check_cookie_path, check_domain, check_listen, check_methods
 
@@ -75,7 +75,7 @@ class RuleConfig(Section):
     path: PathRules = ()  # of path and query: "/cart/*", "*.html"; case matters
     path_prefix: PathRules = ()  # of the path: "/static/"
     path_regex: Regexes = ()  # RE2, found anywhere in the path: "^/item/[0-9]+$"
-    query: Texts = ()  # a pattern for what stands behind "?": "*session=*"
+    query: QueryRules = ()  # a pattern for what stands behind "?": "*session=*"
     method: Annotated[tuple[str, ...], BeforeValidator(check_methods)] = ()  # "GET", "CONNECT"
     scheme: Annotated[tuple[Literal["http", "https", "ftp"], ...], BeforeValidator(as_list)] = ()  # "https": CONNECT, too
     port: PortList = ()  # of the origin: 80, "8000-8099"
@@ -90,7 +90,7 @@ class RuleConfig(Section):
     # What makes URLs one: the key by which they are routed and known.  Such a rule has conditions on the URL alone.
     key_host: Annotated[str, BeforeValidator(check_domain)] = ""  # mirrors have this name: "cdn.example"
     key_sort_query: bool = False  # parameters in alphabetical order
-    key_strip_query: Texts = ()  # parameters left out: "utm_*"
+    key_strip_query: QueryRules = ()  # parameters left out: "utm_*"
     key_send: Literal["key", "url"] = "key"  # nodes are sent the key; "url": as asked, for nodes that map it themselves (StoreID)
 
 

@@ -15,6 +15,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, 
 from typing import Literal, NamedTuple
 
 from cachelb.routing.classify import BypassRules
+from cachelb.routing.globs import checked
 from cachelb.routing.patterns import check_expression
 from cachelb.routing.ports import PortSet
 
@@ -233,6 +234,11 @@ def check_path_rule(value: object) -> str:
     return _rule(value, lambda text: BypassRules(paths=[text]))
 
 
+def check_query_rule(value: object) -> str:
+    """A pattern for a query or for the name of a parameter in one."""
+    return _rule(value, lambda text: checked(text, "query"))
+
+
 def check_header_rule(value: object) -> str:
     """A rule for requests with certain fields, which are not cached."""
     return _rule(value, lambda text: BypassRules(headers=[text]))
@@ -321,7 +327,7 @@ def parse_listen(value: object) -> PortRange:
     return PortRange(address.host, address.port, end)
 
 
-def _rule(value: object, compiled: Callable[[str], BypassRules]) -> str:
+def _rule(value: object, compiled: Callable[[str], object]) -> str:
     text = text_of(value)
     try:
         compiled(text)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import uvloop
 
-from cachelb import config_text, privileges
+from cachelb import privileges
 from cachelb.cluster.keeper import state_directory
-from cachelb.config import Config, load
+from cachelb.config import Config, load_with_warnings
 from cachelb.eventlog import setup
 from cachelb.filelimit import needed, raise_file_limit, shortage
 from cachelb.listen import CannotListenError
@@ -65,9 +65,9 @@ def run(path: Path) -> int:
 
 
 def _configuration(path: Path) -> Config:
-    config = load(path)
+    config, warnings = load_with_warnings(path)
     setup(config.log.events, config.log.level)
-    for warning in config_text.warnings(config):
+    for warning in warnings:
         log.warning("%s", warning)
     return config
 

@@ -40,6 +40,8 @@ PURE = (
     "cachelb/cluster/storelog.py",
     "cachelb/config.py",
     "cachelb/config_base.py",
+    "cachelb/config_cover.py",
+    "cachelb/config_links.py",
     "cachelb/config_policy.py",
     "cachelb/config_rules.py",
     "cachelb/config_text.py",

@@ -69,7 +69,7 @@ class Owners:
     def may_have(self, key: bytes, count: int) -> tuple[int, ...]:
         """Slots of all nodes to which the relay sends `key` now, or has in quiet times.
 
-        Each owner stands with the `count` - 1 after it.  Under a rule that does not go by the key any node of its pool may have it.
+        Each owner stands with the `count` - 1 after it.  Where a rule does not go by the key, its whole pool may.
         """
         if not self._pools:
             return ()

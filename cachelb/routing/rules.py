@@ -267,10 +267,7 @@ def _in_order(found: list[Rule]) -> tuple[Rule, ...]:
 
 
 def _finds(patterns: tuple[Any, ...], data: bytes) -> bool:
-    for pattern in patterns:
-        if pattern.search(data) is not None:
-            return True
-    return False
+    return any(pattern.search(data) is not None for pattern in patterns)
 
 
 NO_RULES: Final = RuleSet(())

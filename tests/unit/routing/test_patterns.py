@@ -16,7 +16,7 @@ def test_an_expression_is_found_anywhere_in_bytes():
 @pytest.mark.parametrize("expression", ["(?=a)", r"(a)\1", "(", "a{1001}", "\u2603", "((a{100}){100}){100}"])
 def test_what_re2_does_not_take_is_named(expression: str):
     assert check_expression(expression)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r".+"):
         compile_expression(expression)
 
 
