@@ -16,7 +16,8 @@ from pathlib import Path
 from cachelb import __version__, config_text, running
 from cachelb.config import load, load_with_warnings
 from cachelb.errors import CommandError, ConfigError
-from cachelb.explain import BadQuestionError, explain, render
+from cachelb.explain import BadQuestionError, explain
+from cachelb.explain_text import render
 from cachelb.listen import host_names
 from cachelb.running import RunningError
 from cachelb.simulate import options as simulate

@@ -1,7 +1,8 @@
 """What the director would do with one request, and why: the answer to "which node owns this URL?".
 
 It asks the very functions that the relay asks (``relay.plan``), so that what it says is what happens.
-Left out: everything that needs a socket.  What answers have taught only a running director knows, and tells (``taught``).
+Left out: everything that needs a socket.  What answers have taught and which clients have a node only a running director knows,
+and tells (``taught``, ``followed``).  As text: explain_text.py.
 """
 
 from __future__ import annotations
@@ -18,14 +19,24 @@ from cachelb.http.head import Limits, scan_request
 from cachelb.relay.plan import OWNERS, BlockPlan, LinePlan, Planner, plan_settings
 from cachelb.routing.classify import Kind, Verdict
 from cachelb.routing.guard import is_within
+from cachelb.routing.pool import Pool, Tables, make_pools
 from cachelb.routing.ring import Member
 from cachelb.routing.route import NodeState, admission, pick
-from cachelb.routing.table import make_table
+from cachelb.routing.rules import Rule, first_that_takes
 
 if TYPE_CHECKING:
     from cachelb.config import Config
 
-SHOWN_NODES = 16  # in the text; as JSON there are all
+_BY_KEY = frozenset(("", "url", "carp", "host", "client"))  # schedulers that hash something
+# How the others choose, in words.
+_CHOSEN = {
+    "rr": "in turn",
+    "wrr": "in turn by its weight",
+    "lc": "whoever has the fewest requests under way",
+    "wlc": "whoever has the fewest requests under way for its weight",
+    **dict.fromkeys(("url", "carp", "host"), "by its key"),
+    "client": "by the client's address",
+}
 
 _authority = re.compile(r"[^:/?#]+://(?:[^/?#]*@)?([^/?#]*)").match
 _control = re.compile(r"[\x00-\x1f\x7f]").search
@@ -60,7 +71,10 @@ class Explanation:
 
     key: the canonical URL, which is hashed; hash: that, in hex; fraction: by which a returning node takes keys back.
     table: the fingerprint of the nodes: equal on directors that agree on every owner.
-    kind: hash, bypass, tunnel, local, purge or refuse; why: the rule, or what is wrong; rule: if it was the operator's own.
+    kind: hash, bypass, tunnel, local, purge or refuse; why: the rule, or what is wrong.
+    rule: the operator's own under which it falls; rule_in: "rule" for [[rule]], "bypass" for [bypass], "" for none.
+    pool, scheduler, affinity, cookies: that a [[rule]] says, the scheduler in force.
+    template: the node that the client has in the affinity group; "" if it has none there, or that is not known.
     reason, status: how it ends if it is refused; reason is "" and status 0 if not.
     owner: the node that has the key when all are up; "" where there is none.
     goes: where the request goes, as a sentence; to: the nodes that are asked, in order.
@@ -76,6 +90,12 @@ class Explanation:
     reason: str = ""
     status: int = 0
     rule: str = ""
+    rule_in: str = ""
+    pool: str = ""
+    scheduler: str = ""
+    affinity: str = ""
+    cookies: tuple[str, ...] = ()
+    template: str = ""
     key: str = ""
     algorithm: str = ""
     table: str = ""
@@ -100,6 +120,7 @@ def explain(
     states: Mapping[str, tuple[NodeState, float]] | None = None,
     host_names: Iterable[str] = (),
     taught: Callable[[bytes, bytes], str | None] = lambda key, segment: None,
+    followed: Callable[[str, str], str] = lambda group, client: "",
 ) -> Explanation:
     """Say what would happen to a request.
 
@@ -110,6 +131,7 @@ def explain(
         states: Per node, its state and the part of its keys that it takes while it returns; default: as configured.
         host_names: How the director's host is called.
         taught: What answers have taught about a key and its segment, as ``Learned.lookup`` has it.
+        followed: The node that a client has in an affinity group; "" if it has none.
 
     Raises:
         BadQuestionError: There is a line break in it, ``client`` is no address, a header is none.
@@ -120,7 +142,7 @@ def explain(
         raise BadQuestionError(f"{client!r} is not the IP address of a client") from exc
     states = states or {}
     asked = {"method": method, "url": url, "client": client}
-    question = _Question(config, asked, states, planner_of(config, states, host_names), taught)
+    question = _Question(config, asked, states, planner_of(config, states, host_names), taught, followed)
     data = _head(method, url, headers)
     limits = config.limits
     try:
@@ -162,8 +184,9 @@ def planner_of(config: Config, states: Mapping[str, tuple[NodeState, float]], ho
     """A planner like the relay's, with the nodes' names for targets."""
     members = [Member(node.name, node.weight) for node in config.node]
     admits = [admission(*states.get(node.name, (node.state, 1.0))) for node in config.node]
-    table = make_table(config.hash.algorithm, members)
-    return Planner(plan_settings(config, host_names), table, [member.name for member in members], admits)
+    names = [member.name for member in members]
+    pools = make_pools(config.pool, config.hash.algorithm, Tables(), members, names, admits)
+    return Planner(plan_settings(config, host_names), pools[""].table(), names, admits, pools)
 
 
 class _Question:
@@ -176,9 +199,11 @@ class _Question:
         states: Mapping[str, tuple[NodeState, float]],
         planner: Planner[str],
         taught: Callable[[bytes, bytes], str | None],
+        followed: Callable[[str, str], str],
     ) -> None:
         self.config = config
         self.taught = taught
+        self.followed = followed
         self.asked = asked
         self.client = str(asked["client"]).encode()
         self.states = states
@@ -192,36 +217,92 @@ class _Question:
         return Explanation(**self.asked, **known, goes=goes)
 
     def answer(self, line: LinePlan[str], block: BlockPlan, may_purge: bool) -> Explanation:
-        known = self._of_key(line.key) if line.url is not None else {"key": _text(line.target)}
+        known = self._of_key(line, None) if line.url is not None else {"key": _text(line.target)}
         if block.loop:
             return self.refused(Reason.LOOP, f"{self.planner.via_name} is in its Via", **known)
         verdict = self.planner.classify(line, block)
         if verdict.kind is Kind.REFUSE:
             return self.refused(verdict.reason or Reason.BAD_REQUEST, verdict.why, **known)
-        rule = verdict.why.removeprefix("rule ") if verdict.why.startswith("rule ") else ""
+        known |= {"kind": verdict.kind.value, "why": verdict.why}
+        if verdict.why.startswith("rule "):
+            known |= {"rule": verdict.why.removeprefix("rule "), "rule_in": "bypass"}
+        if verdict.kind in (Kind.HASH, Kind.BYPASS, Kind.TUNNEL):
+            rule = first_that_takes(line.rules, block.block, str(self.asked["client"]))
+            if rule is not None and (found := self._ruled(rule, verdict.kind, line, block, known)) is not None:
+                return found
         if verdict.kind is Kind.HASH and line.url is not None and (why := self.taught(line.key, line.segment)):
             verdict = Verdict(Kind.BYPASS, why)
-        known |= {"kind": verdict.kind.value, "why": verdict.why, "rule": rule}
+            known |= {"kind": verdict.kind.value, "why": why}
         if verdict.kind is Kind.PURGE and not may_purge:
             known["why"] = f"{self.asked['client']} is in no network of [access] purge"
             return self.refused(Reason.PURGE_DENIED, **known)
-        return self._destination(verdict.kind, line, block, known)
+        return self._destination(verdict.kind, line, block, known, self.planner.owners(line.key))
 
-    def _destination(self, kind: Kind, line: LinePlan[str], block: BlockPlan, known: dict[str, Any]) -> Explanation:
-        """Where a request goes that is not refused; the same choices as ``relay.exchange`` makes."""
+    def _ruled(
+        self, rule: Rule, kind: Kind, line: LinePlan[str], block: BlockPlan, known: dict[str, Any]
+    ) -> Explanation | None:
+        """Where a rule sends a request; None if that is as without it.  The same choices as ``relay.steer`` makes."""
+        action = rule.action
+        scheduler = action.scheduler or ("wlc" if action.affinity else "url")
+        known |= {"rule": rule.name, "rule_in": "rule", "pool": action.pool, "scheduler": scheduler}
+        known |= {"affinity": action.affinity, "cookies": action.cookies}
+        if action.refuse:
+            return self.refused(Reason.RULE_DENIED, **known | {"kind": Kind.REFUSE.value, "why": f"rule {rule.name}"})
+        if action.bypass:
+            way = Kind.TUNNEL if line.form == "authority" else Kind.BYPASS
+            known |= {"kind": way.value, "why": f"rule {rule.name}"}
+            return self._destination(way, line, block, known, self.planner.owners(line.key))
+        if action.bypass is None and action.is_hashed:
+            if kind is not Kind.HASH or (line.url is not None and self.taught(line.key, line.segment)):
+                return None
+        else:
+            known["why"] = f"rule {rule.name}"
+        known["kind"] = Kind.TUNNEL.value if kind is Kind.TUNNEL else Kind.HASH.value
+        known |= self._of_key(line, rule)
+        pool = self.planner.pools[action.pool]
+        if not (action.affinity or action.cookies) and scheduler in _BY_KEY:
+            owners = pool.owners(self._hashed(line, rule), OWNERS, action.algorithm)
+            return self._destination(Kind.HASH, line, block, known, owners, can_do_without=action.only_hashes)
+        known["template"] = template = self.followed(action.affinity, str(self.asked["client"])) if action.affinity else ""
+        serving = tuple(pool.targets[i] for i in pool.serving)
+        if not serving:
+            return self.refused(Reason.NO_NODE, **known)
+        if template:
+            goes = f"to {template}, where the client's template in the group {action.affinity} sends it"
+            to = (template, *(name for name in serving if name != template))
+        else:
+            goes, to = f"to a node of {f'pool {action.pool}' if action.pool else 'the farm'}, {_CHOSEN[scheduler]}", serving
+        return Explanation(**self.asked, **known, goes=goes, to=to, sent=self._to_node(line, block))
+
+    def _hashed(self, line: LinePlan[str], rule: Rule) -> bytes:
+        return self.client if rule.action.scheduler == "client" else self.planner.hashed(line, rule)
+
+    def _destination(
+        self,
+        kind: Kind,
+        line: LinePlan[str],
+        block: BlockPlan,
+        known: dict[str, Any],
+        owners: tuple[str, ...],
+        can_do_without: bool = True,
+    ) -> Explanation:
+        """Where a request goes that is not refused; the same choices as ``relay.exchange`` makes.
+
+        can_do_without: it may go to its origin where no node is in service.
+        """
         if kind is Kind.LOCAL:
             return Explanation(**self.asked, **known, goes="nowhere: the director answers itself")
         if kind is Kind.PURGE:
             goes = "to the URL's owners and to every other cache that may have it; to no origin"
             return Explanation(**self.asked, **known, goes=goes)
-        owners = self.planner.owners(line.key)
         mode = self.planner.bypass_mode
         is_connect = line.form == "authority"
         around = kind is not Kind.HASH and (mode != "off" or is_connect)
         if not around and owners:
-            goes = f"to {owners[0]}" + self._instead(owners[0], str(known["owner"]))
+            owner = str(known.get("owner", ""))
+            goes = f"to {owners[0]}" + (self._instead(owners[0], owner) if owner else "")
             return Explanation(**self.asked, **known, goes=goes, to=owners, sent=self._to_node(line, block))
-        if mode == "direct" and (line.can_go_direct or is_connect):
+        if mode == "direct" and (line.can_go_direct or is_connect) and can_do_without:
             goes = "straight to the origin" + ("" if around else ", because no node is in service")
             sent = "" if is_connect else _text(self.planner.origin_head(line, block, self.client))
             return Explanation(**self.asked, **known, goes=goes, sent=sent)
@@ -251,76 +332,45 @@ class _Question:
         pairs = list(zip(self.planner.targets, self.planner.admits, strict=True))
         return tuple(name for name, a in pairs if a > 0) or tuple(name for name, a in pairs if a < 0)
 
-    def _of_key(self, key: bytes) -> dict[str, Any]:
-        """What there is to know of a key, whatever is done with the request."""
-        table, nodes = self.planner.table, self.config.node
-        assert table is not None
-        order = table.owners(key, len(nodes))
+    def _of_key(self, line: LinePlan[str], rule: Rule | None) -> dict[str, Any]:
+        """What there is to know of a key, whatever is done with the request; in the pool of the rule that decides."""
+        action = rule.action if rule is not None else None
+        pool: Pool[str] = self.planner.pools[action.pool if action is not None else ""]
+        algorithm = (action.algorithm if action is not None else "") or pool.algorithm
+        table = pool.table(algorithm)
+        key = line.key if rule is None else self._hashed(line, rule)
+        is_keyed = action is None or (action.scheduler in _BY_KEY and not (action.affinity or action.cookies))
+        if table is None or not is_keyed:
+            nothing = dict.fromkeys(("hash", "table", "algorithm", "owner"), "")
+            return {"key": _text(line.key), "fraction": 0.0, "nodes": self._node_lines(pool, [], {}), **nothing}
+        order = table.owners(key, len(pool.members))
         fraction = table.fraction(key)
-        turns = {index: turn for turn, index in enumerate(pick(order, self.planner.admits, fraction)[:OWNERS], 1)}
-        places = {index: place for place, index in enumerate(order, 1)}
-        total = sum(node.weight for node in nodes)
-        lines = []
-        for index in [*order, *(i for i in range(len(nodes)) if i not in places)]:
-            node = nodes[index]
-            place, turn = places.get(index, 0), turns.get(index, 0)
-            share = node.weight / total if total else 0.0
-            state = self._state(node.name)[0]
-            lines.append(NodeLine(place, node.name, node.host, node.http_port, state, node.weight, share, turn))
+        turns = {index: turn for turn, index in enumerate(pick(order, pool.admits, fraction)[:OWNERS], 1)}
         return {
-            "key": _text(key),
-            "algorithm": self.config.hash.algorithm,
+            "key": _text(line.key),
+            "algorithm": algorithm,
             "table": table.digest(),
             "hash": f"{table.place(key):08x}",
             "fraction": fraction,
-            "owner": nodes[order[0]].name if order else "",
-            "nodes": tuple(lines),
+            "owner": pool.targets[order[0]] if order else "",
+            "nodes": self._node_lines(pool, order, turns),
         }
+
+    def _node_lines(self, pool: Pool[str], order: Sequence[int], turns: Mapping[int, int]) -> tuple[NodeLine, ...]:
+        """All nodes of a pool, those in front that a key asks first."""
+        places = {index: place for place, index in enumerate(order, 1)}
+        total = sum(member.weight for member in pool.members)
+        nodes = {node.name: node for node in self.config.node}
+        lines = []
+        for index in [*order, *(i for i in range(len(pool.members)) if i not in places)]:
+            name, weight = pool.members[index]
+            node = nodes[name]
+            share = weight / total if total else 0.0
+            state = self._state(name)[0]
+            place, turn = places.get(index, 0), turns.get(index, 0)
+            lines.append(NodeLine(place, name, node.host, node.http_port, state, weight, share, turn))
+        return tuple(lines)
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
-
-
-def render(found: Explanation) -> str:
-    """An Explanation for people."""
-    rows = [("request", f"{found.method} {found.url}"), ("client", found.client)]
-    if found.key:
-        rows.append(("key", found.key))
-    if found.hash:
-        rows.append(("hash", f"{found.hash} ({found.algorithm}, table {found.table})"))
-    if found.owner:
-        rows.append(("owner", found.owner))
-    rows.append(("kind", f"{found.kind}: {found.why}" if found.why else found.kind))
-    if found.rule:
-        rows.append(("rule", f"{found.rule} of [bypass]"))
-    if found.reason:
-        rows.append(("reason", f"{found.reason} ({found.status})"))
-    rows.append(("goes", found.goes))
-    text = "".join(f"{name:<9}{_printable(value)}\n" for name, value in rows)
-    if found.nodes:
-        text += "\n" + _node_table(found)
-    if found.sent:
-        lines = found.sent.removesuffix("\r\n\r\n").split("\r\n")
-        text += "\nsent:\n" + "".join(f"  {_printable(line)}\n" for line in lines)
-    return text
-
-
-def _node_table(found: Explanation) -> str:
-    rows = [("order", "node", "address", "state", "weight", "share", "asked")]
-    for node in found.nodes[:SHOWN_NODES]:
-        host = f"[{node.host}]" if ":" in node.host else node.host
-        asked = str(node.tried) if node.tried and node.name in found.to else "-"
-        place = str(node.place) if node.place else "-"
-        address = f"{host}:{node.port}"
-        rows.append((place, node.name, address, node.state, f"{node.weight:g}", f"{node.share:.1%}", asked))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if len(found.nodes) > SHOWN_NODES:
-        lines.append(f"... and {len(found.nodes) - SHOWN_NODES} more")
-    return "".join(line + "\n" for line in lines)
-
-
-def _printable(text: str) -> str:
-    """Text that cannot steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

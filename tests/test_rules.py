@@ -49,6 +49,7 @@ PURE = (
     "cachelb/counters.py",
     "cachelb/errors.py",
     "cachelb/explain.py",
+    "cachelb/explain_text.py",
     "cachelb/snapshot.py",
     "cachelb/simulate/kinds.py",
     "cachelb/simulate/logline.py",

@@ -203,7 +203,13 @@ class Explanation(Document):
     goes: str = Field(description="as a sentence")
     reason: str
     status: int
-    rule: str
+    rule: str = Field(description="the operator's own under which it falls")
+    rule_in: Literal["", "bypass", "rule"] = Field(description="where that is written: [bypass] or [[rule]]")
+    pool: str = Field(description='of a [[rule]]; "": the whole farm')
+    scheduler: str = Field(description="of a [[rule]], the one in force")
+    affinity: str = Field(description="of a [[rule]]: its group")
+    cookies: list[str] = Field(description="of a [[rule]]")
+    template: str = Field(description="the node that the client has in the group; empty if none")
     key: str
     algorithm: str
     table: str

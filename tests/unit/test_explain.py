@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cachelb.config import Config, parse
 from cachelb.errors import Reason
-from cachelb.explain import BadQuestionError, explain, planner_of, render
+from cachelb.explain import BadQuestionError, explain, planner_of
+from cachelb.explain_text import render
 
 NODES = "".join(f'[[node]]\nname = "cache{n}"\nhost = "10.0.0.1{n}"\n' for n in (1, 2, 3))
 URL = "http://www.example.com/a/b.png"
@@ -260,3 +261,115 @@ def test_what_answers_have_taught_sends_a_url_around_the_farm():
     assert explain(made, "http://www.test/other/1", taught=taught).kind == "hash"
     assert asked == [(b"http://www.test/api/1", b"www.test/api/"), (b"http://www.test/other/1", b"www.test/other/")]
     assert explain(made, "http://www.test/api/1", "POST", taught=taught).why != "learned segment no-store"
+
+
+RULES = """
+[[pool]]
+name = "images"
+nodes = ["cache1", "cache2"]
+[[affinity]]
+name = "shop"
+[[cookie]]
+name = "id"
+[[rule]]
+name = "no-spam"
+host = "spam.example"
+refuse = true
+[[rule]]
+name = "live"
+host = "live.example"
+bypass = true
+[[rule]]
+name = "shoppers"
+host = "shop.example"
+pool = "images"
+affinity = "shop"
+cookie = "id"
+[[rule]]
+name = "pictures"
+host = ".img.example"
+pool = "images"
+key_host = "img.example"
+[[rule]]
+name = "turns"
+host = "rr.example"
+header = "X-Turn"
+scheduler = "rr"
+[[rule]]
+host = "client.example"
+scheduler = "client"
+bypass = false
+"""
+
+
+def ruled(url: str, *headers: str, **how):
+    return explain(config(RULES), url, headers=headers, **how)
+
+
+def test_a_rule_and_its_pool_are_named():
+    found = ruled("http://a.img.example/x.png")
+    assert (found.rule, found.rule_in, found.pool, found.scheduler) == ("pictures", "rule", "images", "url")
+    assert found.kind == "hash"
+    assert {node.name for node in found.nodes} == {"cache1", "cache2"}
+    assert found.to == tuple(node.name for node in found.nodes)
+    assert found.key == "http://img.example/x.png"
+    assert found.sent.startswith("GET http://img.example/x.png HTTP/1.1\r\nHost: img.example\r\n")
+    assert found.to == ruled("http://b.img.example/x.png").to
+    text = render(found)
+    assert "rule     pictures of [[rule]]\npool     images\nby       url\n" in text
+
+
+def test_what_a_rule_refuses_or_sends_around():
+    found = ruled("http://spam.example/")
+    assert (found.kind, found.reason, found.rule) == ("refuse", Reason.RULE_DENIED.label, "no-spam")
+    found = ruled("http://live.example/")
+    assert (found.kind, found.goes, found.rule, found.rule_in) == ("bypass", "straight to the origin", "live", "rule")
+
+
+def test_a_condition_on_fields_decides():
+    found = ruled("http://rr.example/", "X-Turn: 1")
+    assert (found.rule, found.scheduler, found.owner, found.hash) == ("turns", "rr", "", "")
+    assert found.goes == "to a node of the farm, in turn"
+    assert set(found.to) == {"cache1", "cache2", "cache3"}
+    assert ruled("http://rr.example/").rule == ""
+
+
+def test_a_rule_by_the_client_has_no_owner_by_url():
+    first = ruled("http://client.example/a", client="10.0.0.1")
+    assert first.to == ruled("http://client.example/b", client="10.0.0.1").to
+    assert first.kind == "hash"
+    assert first.sent
+    others = {ruled("http://client.example/a", client=f"10.0.0.{n}").to[0] for n in range(30)}
+    assert others == {"cache1", "cache2", "cache3"}
+    posted = ruled("http://client.example/a", method="POST")
+    assert (posted.rule, posted.kind, posted.why) == ("rule 6", "hash", "rule rule 6")
+
+
+def test_a_group_names_the_node_that_the_client_has_there():
+    found = ruled("http://shop.example/")
+    assert (found.affinity, found.cookies, found.scheduler, found.template) == ("shop", ("id",), "wlc", "")
+    assert found.goes == "to a node of pool images, whoever has the fewest requests under way for its weight"
+    assert "group    shop: this client has no template there\ncookies  id\n" in render(found)
+    asked = []
+    found = ruled("http://shop.example/", client="10.0.0.9", followed=lambda *who: asked.append(who) or "cache2")
+    assert asked == [("shop", "10.0.0.9")]
+    assert found.to == ("cache2", "cache1")
+    assert found.goes == "to cache2, where the client's template in the group shop sends it"
+
+
+def test_a_pool_that_is_dead_serves_nobody_but_what_its_origin_can():
+    dead = {"cache1": ("dead", 1.0), "cache2": ("down", 1.0)}
+    assert ruled("http://shop.example/", states=dead).reason == Reason.NO_NODE.label
+    assert ruled("http://img.example/", states=dead).goes == "straight to the origin, because no node is in service"
+    assert ruled("http://img.example/", states={"cache1": ("dead", 1.0)}).to == ("cache2",)
+
+
+def test_what_no_cache_could_store_goes_as_without_a_pool():
+    found = ruled("http://img.example/", method="POST")
+    assert (found.kind, found.why, found.rule) == ("bypass", "method POST", "pictures")
+
+
+def test_a_rule_of_bypass_says_that_it_is_one():
+    found = explain(config("[bypass]\nhosts = ['a.example']"), "http://a.example/")
+    assert (found.rule, found.rule_in) == ("a.example", "bypass")
+    assert "rule     a.example of [bypass]" in render(found)

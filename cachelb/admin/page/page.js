@@ -384,10 +384,19 @@ byId("explain-form").addEventListener("submit", async (event) => {
   }
 });
 
+// What a [[rule]] says of a request.
+function ruleFacts(found) {
+  const facts = [["Rule", found.rule], ["Pool", found.pool || "the whole farm"], ["Scheduler", found.scheduler]];
+  if (found.affinity) facts.push(["Group", `${found.affinity}: ${found.template || "this client has no template there"}`]);
+  if (found.cookies.length) facts.push(["Cookies", found.cookies.join(", ")]);
+  return facts;
+}
+
 function showExplanation(found) {
   const facts = [
     ["Owner", found.owner || "none"],
-    ["Why", found.rule ? `${found.why}, by the rule ${found.rule}` : found.why],
+    ["Why", found.rule_in === "bypass" ? `${found.why}, by the rule ${found.rule} of [bypass]` : found.why],
+    ...(found.rule_in === "rule" ? ruleFacts(found) : []),
     ["Kind", found.reason ? `${found.kind}: ${found.reason} (${found.status})` : found.kind],
     ["Key", found.key || NONE],
     ["Held by", found.holders.join(", ") || "no node, as far as the index knows"],
