@@ -84,7 +84,9 @@ def _listeners(raw: Raw, defaults: Raw) -> list[tuple[Path, str, Address]]:
     listeners = []
     given = _section(raw, "listen")
     places: list[tuple[Path, object]] = [
-        (("listen", key), given.get(key, default)) for key, default in defaults["listen"].items() if key != "names"
+        (("listen", key), given.get(key, default))
+        for key, default in defaults["listen"].items()
+        if key not in ("names", "proxy_protocol")
     ]
     nodes = raw.get("node", [])
     if isinstance(nodes, list):

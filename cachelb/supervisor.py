@@ -39,7 +39,7 @@ from cachelb.overrides import Overrides
 from cachelb.passive import Passive
 from cachelb.pidfile import PidFile
 from cachelb.snapshot import Snapshot
-from cachelb.sockets import Sockets
+from cachelb.sockets import Sockets, worker_places
 from cachelb.takeover import Predecessor
 from cachelb.upgrades import Upgrades
 from cachelb.workers import Worker, Workers, worker_count
@@ -105,7 +105,7 @@ class Supervisor:
         """Until a signal says otherwise; the exit status."""
         self._handle_signals()
         listen = self.config.listen
-        listeners = self.sockets.http(listen.http, worker_count(self.config))
+        listeners = self.sockets.workers(worker_places(self.config), worker_count(self.config))
         digest = None
         try:
             if self.before is None:

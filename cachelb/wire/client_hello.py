@@ -2,7 +2,7 @@
 
 Only read, never changed: the bytes go on to the node as they came.
 
-Left out: what decides by it (``relay.tcp``), encrypted client hellos, whose outer name is what is seen.  Source: RFC 5246, 7.4.1.2;
+Left out: what decides by it (``relay.services``), encrypted hellos, whose outer name is what is seen.  Source: RFC 5246, 7.4.1.2;
 RFC 8446, 4.1.2; RFC 6066, 3 (names); RFC 5077, 3.2 (tickets).
 """
 

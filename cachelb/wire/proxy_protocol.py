@@ -5,9 +5,9 @@ A header is the first thing on a connection::
     PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n          version 1: at most 107 bytes
     \r\n\r\n\0\r\nQUIT\n  21 11 00 0c  c0000201 ...             version 2: 16 bytes, addresses, TLVs
 
-``LOCAL`` (v2) and ``UNKNOWN`` (v1) say that the connection is the proxy's own, as for its health checks, or that it does not know:
-then the addresses of the connection itself are the true ones.  TLVs are passed over; a checksum among them is not looked at, for
-TCP has one.
+``LOCAL`` (v2) and ``UNKNOWN`` (v1) say that the connection is the proxy's own, as for its health checks, or that it does not
+know: then the addresses of the connection itself are the true ones.  TLVs are passed over; a checksum among them is not checked,
+for TCP has one.
 
 Source: HAProxy's doc/proxy-protocol.txt, 2.8.  Left out: reading from a socket (``relay.proxied``), Unix sockets' paths.
 """
@@ -22,9 +22,11 @@ from typing import Final, NamedTuple
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"  # of version 2
 V1_BYTES: Final = 107  # the longest header of version 1, its CRLF included
 V2_BYTES: Final = 16
-V2_REST_BYTES: Final = 4096  # of addresses and TLVs that we take: TLS client names and certificates' digests fit; HAProxy: its buffer
+V2_REST_BYTES: Final = 4096  # of addresses and TLVs that we take: what TLVs tell of TLS has some hundred bytes
 
-_LINE: Final = re.compile(rb"PROXY (TCP[46]) ([0-9A-Fa-f:.]{2,39}) ([0-9A-Fa-f:.]{2,39}) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n\Z")
+_LINE: Final = re.compile(
+    rb"PROXY (TCP[46]) ([0-9A-Fa-f:.]{2,39}) ([0-9A-Fa-f:.]{2,39}) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n\Z"
+)
 _START: Final = re.compile(rb"PROXY (?:TCP4|TCP6|UNKNOWN)[ \r]")
 _V4: Final = struct.Struct("!4s4sHH")
 _V6: Final = struct.Struct("!16s16sHH")

@@ -1,7 +1,7 @@
 """Which session a TLS server has just begun, as far as it says so in the clear.
 
-Up to TLS 1.2 the session id is in its ServerHello and the ticket follows before the encryption begins.  In TLS 1.3 everything behind
-the ServerHello is encrypted: there is nothing to be learned.
+Up to TLS 1.2 the session id is in its ServerHello and the ticket follows before the encryption begins.  In TLS 1.3 everything
+behind the ServerHello is encrypted: there is nothing to be learned.
 
 Left out: who remembers it (``relay.sessions``).  Source: RFC 5246, 7.4.1.3; RFC 5077, 3.3; RFC 8446, 4.1.3 and 4.2.1.
 """
