@@ -96,13 +96,16 @@ class Caller(Guest):
 
     def start(self, allowed: bool) -> None:
         """Begin.  allowed: the client may call at all."""
-        if not allowed:
-            self.end(Reason.ACCESS_DENIED)
-        elif self._hello_reader is not None:
+        try:
             self.deadline = self.engine.now + self.service.settings.hello_s
-            self.resume()
-        else:
-            self._route()
+            if not allowed:
+                self.end(Reason.ACCESS_DENIED)
+            elif self._hello_reader is not None:
+                self.resume()
+            else:
+                self._route()
+        except Exception as exc:  # ours: nothing else may suffer from it
+            self.crashed(exc)
 
     # -- the client
 
