@@ -237,7 +237,8 @@ class Supervisor:
         views = self.farm.views(self.health.states())
         self._version = self.health.version
         self.onecache.place(views)
-        self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and view.weight for view in views))
+        has_urls = any(view.weight for view in views)  # else it serves pools alone
+        self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and (view.weight or not has_urls) for view in views))
         # Of nodes a relay reads the views; for a new configuration it would forget what it has learned.
         return Snapshot(self.epoch, self.file_config.model_dump_json(), views)
 
@@ -354,7 +355,7 @@ class Supervisor:
         node = {node.name: node for node in self.file_config.node}[name]
         weights = {other.name: other.weight for other in self.config.node}
         weights[name] = values.get("weight", weights[name] if values else node.weight)
-        if not any(weights.values()):
+        if not any(weights.values()) and any(other.weight for other in self.file_config.node):
             raise ValueError("then no node would have any weight, and no URL an owner")
         if values:
             self.overrides.set(node, **values)

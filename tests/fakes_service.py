@@ -21,7 +21,7 @@ class TcpStage:
         for node in self.farm.nodes:
             port = self.nodes[0].port if self.nodes else 0
             self.nodes.append(FakeSquid(node.host, port, backlog=0))
-        self.settings = {"name": "svc", "listen": ["%s:%d" % self.address], "port": self.nodes[0].port, **settings}
+        self.settings = {"name": "svc", "listen": ["{}:{}".format(*self.address)], "port": self.nodes[0].port, **settings}
         self.farm.apply(tcp=[self.settings])
         door = self.farm.engine.door
         self.farm.relay.call(lambda: door.open([*door.listeners, self.listener]))

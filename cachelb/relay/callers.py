@@ -9,8 +9,8 @@ States::
       v
     no hello in time, or a bad one
 
-Health does not hear of connects that fail: which port is asked for may be the client's choice (FTP), and nobody outside shall make
-nodes look dead.  Probes find out.
+Health does not hear of connects that fail: which port is asked for may be the client's choice (FTP), and nobody outside shall
+make nodes look dead.  Probes find out.
 
 Left out: who may call and which node is asked (``services``).
 """
