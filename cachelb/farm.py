@@ -78,10 +78,11 @@ class Farm:
 
     def probe_targets(self) -> dict[str, Place]:
         """Where the watched nodes are probed, and how."""
-        nodes = [self.nodes[name] for name in self.watched()]
-        return {
-            node.name: Place(self.addresses[node.name], node.probe_port or node.http_port, node.probe == "connect") for node in nodes
-        }
+        places = {}
+        for name in self.watched():
+            node = self.nodes[name]
+            places[name] = Place(self.addresses[name], node.probe_port or node.http_port, node.probe == "connect")
+        return places
 
     def views(self, health: Mapping[str, NodeHealth]) -> tuple[NodeView, ...]:
         """The nodes as a relay sees them, in the order of the configuration.  One without an address is dead."""

@@ -2,11 +2,10 @@
 
 States::
 
-    HELLO ------> CONNECTING ------> RELAYING ------> over, for one Reason
-      |  TLS        |  ^  |                |  each direction ends by itself; then both are over
-      |             v  |  v
-      |         next node (at most three)
-      v
+    HELLO --> CHOOSING --> CONNECTING --> RELAYING --> over, for one Reason
+      |                      |  ^           |  each direction ends by itself; then both are over
+      |  TLS only            v  |           v
+      v                    next node      one side has reset its connection, or nobody said anything for too long
     no hello in time, or a bad one
 
 Health does not hear of connects that fail: which port is asked for may be the client's choice (FTP), and nobody outside shall
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Final
 
 from cachelb.counters import CONNECT_TIME, FARM_INDEX, NODE_INDEX, note_time
 from cachelb.errors import Reason
-from cachelb.relay.attempts import TARGETS_MAX
 from cachelb.relay.guests import RESET, Guest
 from cachelb.relay.pump import Pump
 from cachelb.relay.race import Race
@@ -38,9 +36,11 @@ if TYPE_CHECKING:
     from cachelb.relay.services import Service
 
 HELLO: Final = 0
-CONNECTING: Final = 1
-RELAYING: Final = 2
+CHOOSING: Final = 1
+CONNECTING: Final = 2
+RELAYING: Final = 3
 
+CHOOSE_S: Final = 10.0  # for a node to be chosen: what is asked gives up long before
 _PEEK_BYTES: Final = 32  # enough to see that somebody begins with a PROXY header
 _BYTES_IN: Final = FARM_INDEX["tcp_bytes_in"]
 _BYTES_OUT: Final = FARM_INDEX["tcp_bytes_out"]
@@ -153,13 +153,28 @@ class Caller(Guest):
     # -- finding a node
 
     def _route(self) -> None:
+        self.state = CHOOSING
+        self.deadline = self.engine.now + CHOOSE_S
+        targets = self.engine.door.services.choose(self.service, self.ip, self.hello, self._chosen)
+        if targets is not None:
+            self._connect_to(targets)
+
+    def _chosen(self, targets: tuple[Target, ...]) -> None:
+        """It is known now whom to connect to."""
+        if self.state == CHOOSING and not self.over:
+            try:
+                self._connect_to(targets)
+            except Exception as exc:
+                self.crashed(exc)
+
+    def _connect_to(self, targets: tuple[Target, ...]) -> None:
         self.state = CONNECTING
-        self._targets = self.engine.door.services.choose(self.service, self.ip, self.hello)
+        self._targets = targets
         self._attempt = 0
         self._try()
 
     def _try(self) -> None:
-        while self._attempt < min(len(self._targets), TARGETS_MAX):
+        while self._attempt < min(len(self._targets), self.service.most):
             if self._connect(self._targets[self._attempt]):
                 return
             self._attempt += 1
@@ -306,6 +321,8 @@ class Caller(Guest):
             self._attempt_failed(Reason.CONNECT_TIMEOUT, f"no connection within {self.engine.timeouts.connect_s:g} s")
             self._attempt += 1
             self._try()
+        elif self.state == CHOOSING:
+            self.end(Reason.NO_NODE, "none was chosen in time")
         else:
             self.end(Reason.TCP_IDLE)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from cachelb.config_values import parse_listen
 from cachelb.errors import Reason
+from cachelb.relay.attempts import TARGETS_MAX
 from cachelb.relay.callers import Caller
 from cachelb.relay.guests import Proxied
 from cachelb.relay.sessions import Session, Sessions, key_of
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from cachelb.routing.pool import Pool
     from cachelb.wire.client_hello import Hello
 
+Targets = tuple["Target", ...]
+Chosen = Callable[[Targets], None]
 Receiver = Callable[[SocketType, tuple[str, int]], None]
 
 _ALGORITHM: Final = "ring"  # of schedulers that hash
@@ -40,12 +43,15 @@ class Service:
 
     settings: as configured; pools: by the name that a TLS client asks for, in lower case, or by ".suffix".
     checks_proxy: clients that are no trusted proxies must not speak the PROXY protocol.
+    most: nodes asked for one connection.  On a port of a range it is one: what such a port means is between the client and its
+        node (FTP), and another node may have it open for another client.
     """
 
-    __slots__ = ("checks_proxy", "pools", "settings")
+    __slots__ = ("checks_proxy", "most", "pools", "settings")
 
-    def __init__(self, settings: TcpConfig, checks_proxy: bool) -> None:
+    def __init__(self, settings: TcpConfig, checks_proxy: bool, most: int) -> None:
         self.settings = settings
+        self.most = most
         self.pools = {name.lower(): pool for name, pool in settings.pools.items()}
         self.checks_proxy = checks_proxy or bool(settings.send_proxy)
 
@@ -77,9 +83,10 @@ class Services:
         """Take over services and trusted proxies."""
         self._config = config
         for settings in config.tcp:
-            service = Service(settings, bool(config.listen.proxy_protocol))
             for listen in settings.listen:
-                for address in parse_listen(listen).addresses:
+                addresses = parse_listen(listen).addresses
+                service = Service(settings, bool(config.listen.proxy_protocol), 1 if len(addresses) > 1 else TARGETS_MAX)
+                for address in addresses:
                     self._by_place[address.host, address.port] = service
 
     def receiver(self, listener: socket.socket) -> Receiver | None:
@@ -122,8 +129,8 @@ class Services:
 
     # -- where to
 
-    def choose(self, service: Service, ip: str, hello: Hello | None) -> tuple[Target, ...]:
-        """Whom to connect to, in order; empty where no node of the pool is in service.
+    def choose(self, service: Service, ip: str, hello: Hello | None, done: Chosen) -> Targets | None:
+        """Whom to connect to, in order; empty where no node of the pool is in service.  None: ``done`` is told, later.
 
         A TLS session that is known goes first, for it is worth something on one node only; then the client's affinity.
         """
@@ -132,15 +139,21 @@ class Services:
         pool = self.engine.fleet.pools.get(service.pool_for(name))
         if pool is None:
             return ()  # of a service that is no longer configured, as its pool
-        scheduler = "client" if settings.affinity else settings.scheduler
+        scheduler = settings.scheduler
         key = name if scheduler == "host" and name else ip.encode("ascii")
-        chosen = self.engine.steering.choose(pool, scheduler, _ALGORITHM, key)
         if settings.tls == "session" and hello is not None:
             known = self._known(pool, hello)
             if known is not None:
                 self.engine.count("tls_resumed")
-                return (known, *(target for target in chosen if target is not known))
-        return chosen
+                others = self.engine.steering.choose(pool, "lc", _ALGORITHM, key)
+                return (known, *(target for target in others if target is not known))
+        if settings.affinity:
+            return self._follow(settings.affinity, ip, pool, scheduler, key, done)
+        return self.engine.steering.choose(pool, scheduler, _ALGORITHM, key)
+
+    def _follow(self, group: str, ip: str, pool: Pool[Target], scheduler: str, key: bytes, done: Chosen) -> Targets | None:
+        """Whom the client's template says."""
+        return self.engine.steering.choose(pool, "client", _ALGORITHM, ip.encode("ascii"))
 
     def _known(self, pool: Pool[Target], hello: Hello) -> Target | None:
         for kind, value in (("ticket", hello.ticket), ("id", hello.session)):

@@ -56,6 +56,17 @@ def test_a_port_of_its_own_or_the_clients(make_service):
     assert stage.farm.ended() == {"connect_refused": 1}
 
 
+def test_on_a_port_of_a_range_one_node_is_asked(make_service):
+    """What the others have there is another client's."""
+    stage = make_service(2, scheduler="rr")
+    host, port = stage.address
+    stage.change(listen=[f"{host}:{port}-{port + 1}"])
+    stage.nodes[0].refuse()
+    stage.nodes[1].serve_calls(b"1")
+    assert sorted(stage.call().read_to_end() for _ in range(4)) == [b"", b"", b"1", b"1"]
+    assert stage.farm.ended()["connect_refused"] == 2
+
+
 def test_who_may_not_is_closed(make_service, tmp_path):
     log = tmp_path / "access.log"
     sections = {"access": {"allow": ["127.0.0.1/32"]}, "log": {"access": str(log), "access_format": "json"}}
