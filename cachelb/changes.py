@@ -13,6 +13,8 @@ def fixed_at_start(old: Config, new: Config) -> list[str]:
     fixed = []
     if old.listen != new.listen:
         fixed.append("[listen]")
+    if [service.listen for service in old.tcp] != [service.listen for service in new.tcp]:
+        fixed.append("[[tcp]] listen")
     if (old.admin.socket, old.admin.socket_mode) != (new.admin.socket, new.admin.socket_mode):
         fixed.append("[admin] socket")
     if old.relay.workers != new.relay.workers:

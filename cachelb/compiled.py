@@ -41,8 +41,9 @@ MODULES = (
     *("cachelb.accesslog", "cachelb.counters", "cachelb.logfile"),
     *(f"cachelb.http.{name}" for name in ("caching", "fields", "framing", "freshness", "grammar", "head", "response")),
     *(f"cachelb.http.{name}" for name in ("rewrite", "url")),
-    *(f"cachelb.relay.{name}" for name in ("access", "answer", "attempts", "bodies", "client", "door", "ends", "engine", "ways")),
-    *(f"cachelb.relay.{name}" for name in ("exchange", "memo", "plan", "poller", "pump", "sightings", "steer", "upstream")),
+    *(f"cachelb.relay.{name}" for name in ("access", "answer", "attempts", "bodies", "callers", "client", "door", "ends")),
+    *(f"cachelb.relay.{name}" for name in ("engine", "exchange", "guests", "memo", "plan", "poller", "pump")),
+    *(f"cachelb.relay.{name}" for name in ("sightings", "steer", "upstream", "ways")),
     *(f"cachelb.routing.{name}" for name in ("classify", "learned", "pool", "ring", "route", "rules", "schedule", "table")),
     # and what an ICP query passes through, as far as that makes it faster
     # (not cluster.holdings: compiled, the restoring of a table that is larger than its limit did not end)

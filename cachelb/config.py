@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError
 
 from cachelb import config_links, config_rules, config_text
-from cachelb.config_base import WEEK_S, Addresses, Name, Network, Port, Ports, Seconds, SecondsOrNone, Section, Share
+from cachelb.config_base import WEEK_S, Addresses, Name, Network, Networks, Port, Ports, Seconds, SecondsOrNone, Section, Share
 from cachelb.config_policy import AffinityConfig, CookieConfig, PoolConfig, RuleConfig, TcpConfig
 from cachelb.config_values import (
     Address,
@@ -49,6 +49,8 @@ class ListenConfig(Section):
     htcp: Addresses = ()  # udp; Squid's own is 4827
     store_log: Addresses = ()  # udp; where the nodes' cache_store_log feeds go
     admin: Addresses = (Address("127.0.0.1", 3180),)  # API, page and metrics; never the world by default: it steers the farm
+    # proxies before us that tell who the client is: from these, HTTP and TCP services take connections with a PROXY header only
+    proxy_protocol: Networks = ()
     # host names of this director besides the system's own: which absolute URLs of internal pages (the digest) mean us
     names: tuple[Annotated[str, BeforeValidator(check_host)], ...] = ()
 

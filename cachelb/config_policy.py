@@ -101,7 +101,7 @@ class TcpConfig(Section):
     listen: Annotated[tuple[str, ...], BeforeValidator(check_listen)]  # "0.0.0.0:21", "0.0.0.0:50000-50099"
     pool: Label = ""  # "": the whole farm
     port: Annotated[int, Field(ge=0, le=65535)] = 0  # of the nodes; 0: the one that the client has connected to
-    scheduler: Scheduler = "wlc"  # "host": by the name that a TLS client asks for
+    scheduler: Literal["client", "host", "rr", "wrr", "lc", "wlc"] = "wlc"  # "host": by the name that a TLS client asks for
     affinity: Label = ""  # a group of [[affinity]]
     tls: Literal["", "sni", "session"] = ""  # read what TLS clients say first: the name; also which session they go on with
     # pools by the name that a TLS client asks for: {"shop.example" = "shop", ".b.example" = "b"}

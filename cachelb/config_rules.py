@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
+from cachelb import config_tcp
 from cachelb.config_text import Found, Path
 from cachelb.config_values import Address, BadValue, as_list, check_host, parse_address, shown
 from cachelb.counters import NODE_SLOTS
@@ -50,9 +51,9 @@ def check(raw: Raw, defaults: Raw) -> list[Found]:
     if len(nodes) > NODE_SLOTS:
         found.append(Found(("node",), f"{len(nodes)} nodes are more than the {NODE_SLOTS} that a director serves"))
     tables: list[tuple[Path, Raw]] = [(("node", i), node) for i, node in enumerate(nodes) if isinstance(node, dict)]
-    if tables and all(node.get("weight", 1) == 0 for _, node in tables):
+    if tables and all(node.get("weight", 1) == 0 for _, node in tables) and not config_tcp.gives_weight(raw):
         found.append(Found(("node",), "every node has weight 0: no URL has an owner", "give at least one a weight"))
-    return [*found, *_same(tables), *_loops(tables, listeners)]
+    return [*found, *_same(tables), *_loops(tables, listeners), *config_tcp.check(raw, listeners)]
 
 
 def _section(raw: Raw, name: str) -> Raw:
@@ -84,7 +85,9 @@ def _listeners(raw: Raw, defaults: Raw) -> list[tuple[Path, str, Address]]:
     listeners = []
     given = _section(raw, "listen")
     places: list[tuple[Path, object]] = [
-        (("listen", key), given.get(key, default)) for key, default in defaults["listen"].items() if key != "names"
+        (("listen", key), given.get(key, default))
+        for key, default in defaults["listen"].items()
+        if key not in ("names", "proxy_protocol")
     ]
     nodes = raw.get("node", [])
     if isinstance(nodes, list):

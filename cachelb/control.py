@@ -9,7 +9,8 @@ Each is a length (4 bytes, network order, of what follows), a kind (1 byte) and 
                             LEAVE     the same, patiently                               PURGE    a client wants a URL purged
                             PURGED    what became of a purge                            ASK      a client wants one of the
                             REPORT    a page of the cache manager                                manager's pages
-                                                                                        HOT      samples of exchanges
+                            SESSIONS  TLS sessions of nodes                             HOT      samples of exchanges
+                                                                                        SESSIONS  TLS sessions of nodes
                             PING      are you there?                                    PONG     yes
 """
 
@@ -28,6 +29,7 @@ SEEN, PURGE, PURGED = b"H", b"P", b"Q"
 HOT, ASK, REPORT = b"T", b"M", b"N"
 LEAVE, PING, PONG = b"V", b"I", b"O"
 LOADS = b"W"
+SESSIONS = b"Z"
 
 MESSAGE_BYTES = 16 << 20  # a Snapshot of 2,000 nodes has about 300 KiB
 

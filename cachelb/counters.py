@@ -39,6 +39,11 @@ _FARM = [
     Counter("bypassed", "counter", "requests", "requests sent around the farm"),
     Counter("steered", "counter", "requests", "requests that a rule has sent to a node which their URL does not decide"),
     Counter("tunnels", "counter", "tunnels", "CONNECT and Upgrade tunnels opened"),
+    Counter("tcp_connections", "counter", "connections", "connections to TCP services"),
+    Counter("tcp_open", "gauge", "connections", "connections to TCP services open now, and proxies that tell of a client"),
+    Counter("tcp_bytes_in", "counter", "bytes", "bytes that TCP services have relayed from clients"),
+    Counter("tcp_bytes_out", "counter", "bytes", "bytes that TCP services have relayed to clients"),
+    Counter("tls_resumed", "counter", "connections", "TLS sessions that were sent to the node that they were begun with"),
     Counter("local", "counter", "requests", "requests answered by the director itself"),
     Counter("digests_served", "counter", "answers", "digests of the farm that were sent whole"),
     Counter("purges", "counter", "requests", "PURGE requests that were carried out"),
@@ -85,6 +90,8 @@ _NODE = [
     Counter("bad_responses", "counter", "exchanges", "answers that were malformed or cut short"),
     Counter("origin_errors", "counter", "answers", "error pages of the node about an origin (X-Squid-Error)"),
     Counter("idle", "gauge", "connections", "idle connections kept to the node"),
+    Counter("tcp_connections", "counter", "connections", "connections of TCP services relayed to the node"),
+    Counter("tcp_connect_failures", "counter", "connections", "connections of TCP services that the node did not take"),
 ]
 
 # What is wrong with datagrams, and whose fault it is: icp.errors.Fault

@@ -84,6 +84,14 @@ class Reason(Enum):
     # tunnels
     TUNNEL_IDLE = ReasonRow(0, False, "", "the tunnel was idle for too long")
     TUNNEL_LIMIT = ReasonRow(0, False, "", "the tunnel reached its time limit")
+    # TCP services, and proxies that tell who their clients are
+    TCP_CLOSED = ReasonRow(0, False, "", "both sides have ended the connection of a TCP service")
+    TCP_RESET = ReasonRow(0, False, "", "one side has reset the connection of a TCP service")
+    TCP_IDLE = ReasonRow(0, False, "", "the connection of a TCP service was idle for too long")
+    BAD_HELLO = ReasonRow(0, False, "", "the client of a TLS service has not begun with a ClientHello")
+    HELLO_TIMEOUT = ReasonRow(0, False, "", "the ClientHello did not arrive in time")
+    BAD_PROXY_HEADER = ReasonRow(0, False, "", "the PROXY header is missing, malformed or not allowed from there")
+    PROXY_HEADER_TIMEOUT = ReasonRow(0, False, "", "the PROXY header did not arrive in time")
     # ourselves
     OVERLOADED = ReasonRow(503, True, "proxy_internal_response", "the director has reached its connection limit")
     PURGE_UNAVAILABLE = ReasonRow(503, True, "proxy_internal_response", "no purge can be taken at the moment")

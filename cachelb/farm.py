@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cachelb.counters import NODE_SLOTS
 from cachelb.nodes.health import HealthPolicy
 from cachelb.nodes.names import literal
+from cachelb.nodes.probes import Place
 from cachelb.routing.route import NodeState
 from cachelb.snapshot import NodeView
 
@@ -75,9 +76,13 @@ class Farm:
         """Nodes that health is asked about: all but those that the operator took down."""
         return [name for name, node in self.nodes.items() if node.state != "down"]
 
-    def probe_targets(self) -> dict[str, tuple[tuple[str, ...], int]]:
-        """Where the watched nodes are: addresses and HTTP port."""
-        return {name: (self.addresses[name], self.nodes[name].http_port) for name in self.watched()}
+    def probe_targets(self) -> dict[str, Place]:
+        """Where the watched nodes are probed, and how."""
+        places = {}
+        for name in self.watched():
+            node = self.nodes[name]
+            places[name] = Place(self.addresses[name], node.probe_port or node.http_port, node.probe == "connect")
+        return places
 
     def views(self, health: Mapping[str, NodeHealth]) -> tuple[NodeView, ...]:
         """The nodes as a relay sees them, in the order of the configuration.  One without an address is dead."""
@@ -92,7 +97,8 @@ class Farm:
                     state, share = "dead", 0.0
                 elif known is not None:
                     share = known.share
-            views.append(NodeView(name, self.slots[name], where, node.http_port, float(node.weight), state, share, node.icp_port))
+            icp_port = node.icp_port if node.probe == "http" else 0  # who speaks no HTTP is no cache
+            views.append(NodeView(name, self.slots[name], where, node.http_port, float(node.weight), state, share, icp_port))
         return tuple(views)
 
 

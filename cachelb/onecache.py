@@ -213,8 +213,11 @@ class OneCache:
         """These nodes from now on, in these states."""
         self.index.place(views)
         self.owners.place(views)
-        for part in (self.purger, self.forward, self.icp_probes, self.node_digests, self.store_logs, self.merged, self.keeper):
+        for part in (self.forward, self.icp_probes, self.store_logs, self.merged, self.keeper):
             part.place(views)
+        no_caches = {node.name for node in self.config.node if node.probe == "connect"}
+        for asker in (self.purger, self.node_digests):  # by HTTP
+            asker.place([view for view in views if view.name not in no_caches])
         self.serve(self._is_ready)
 
     def _publish(self, published: Published) -> None:

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from cachelb.config_values import parse_listen
 from cachelb.listen import Address, CannotListenError, cannot_listen, open_listener, open_listeners, open_shared
 
 if TYPE_CHECKING:
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 Place = tuple[str, int]  # IP address, port
 BindUdp = Callable[[str, int], socket.socket]
+
+
+def worker_places(config: Config) -> list[Address]:
+    """Where workers listen: for HTTP, and for TCP services."""
+    services: list[Address] = []
+    for service in config.tcp:
+        for listen in service.listen:
+            services += parse_listen(listen).addresses
+    return [*config.listen.http, *services]
 
 
 class Sockets:
@@ -50,7 +60,7 @@ class Sockets:
         """
         listen = config.listen
         try:
-            for address in listen.http:
+            for address in worker_places(config):
                 self._tcp[address.host, address.port] = self._http(address, workers)
             for address in listen.admin:
                 if (address.host, address.port) not in self._tcp:
@@ -86,7 +96,7 @@ class Sockets:
 
     # -- for who needs one
 
-    def http(self, addresses: Sequence[Address], workers: int) -> list[list[socket.socket]]:
+    def workers(self, addresses: Sequence[Address], workers: int) -> list[list[socket.socket]]:
         """For each worker its listening sockets.
 
         Every one is somebody's: what is left when each worker has one is everybody's; where there are too few, workers share.

@@ -39,7 +39,7 @@ from cachelb.overrides import Overrides
 from cachelb.passive import Passive
 from cachelb.pidfile import PidFile
 from cachelb.snapshot import Snapshot
-from cachelb.sockets import Sockets
+from cachelb.sockets import Sockets, worker_places
 from cachelb.takeover import Predecessor
 from cachelb.upgrades import Upgrades
 from cachelb.workers import Worker, Workers, worker_count
@@ -105,7 +105,7 @@ class Supervisor:
         """Until a signal says otherwise; the exit status."""
         self._handle_signals()
         listen = self.config.listen
-        listeners = self.sockets.http(listen.http, worker_count(self.config))
+        listeners = self.sockets.workers(worker_places(self.config), worker_count(self.config))
         digest = None
         try:
             if self.before is None:
@@ -237,7 +237,8 @@ class Supervisor:
         views = self.farm.views(self.health.states())
         self._version = self.health.version
         self.onecache.place(views)
-        self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and view.weight for view in views))
+        has_urls = any(view.weight for view in views)  # else it serves pools alone
+        self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and (view.weight or not has_urls) for view in views))
         # Of nodes a relay reads the views; for a new configuration it would forget what it has learned.
         return Snapshot(self.epoch, self.file_config.model_dump_json(), views)
 
@@ -354,7 +355,7 @@ class Supervisor:
         node = {node.name: node for node in self.file_config.node}[name]
         weights = {other.name: other.weight for other in self.config.node}
         weights[name] = values.get("weight", weights[name] if values else node.weight)
-        if not any(weights.values()):
+        if not any(weights.values()) and any(other.weight for other in self.file_config.node):
             raise ValueError("then no node would have any weight, and no URL an owner")
         if values:
             self.overrides.set(node, **values)

@@ -21,6 +21,7 @@ import uvloop
 from cachelb import control, handover
 from cachelb.counters import BLOCK_BYTES
 from cachelb.eventlog import setup
+from cachelb.relay import sessions
 from cachelb.relay.engine import Engine
 from cachelb.routing.learned import Lesson
 from cachelb.snapshot import BadSnapshot
@@ -53,10 +54,15 @@ class Worker:
         engine.tell_seen = self._tell_seen
         engine.hot.tell = self._tell_hot
         engine.internal.manager.ask_supervisor = self._ask_report
+        engine.door.services.tell_sessions = self._tell_sessions
 
     def _teach(self, lessons: list[Lesson]) -> None:
         if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
             self._say(control.LESSONS, control.pack_lessons(lessons))
+
+    def _tell_sessions(self, learned: list[sessions.Session]) -> None:
+        if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
+            self._say(control.SESSIONS, sessions.pack(learned))
 
     def _ask_purge(self, purge: control.Purge) -> bool:
         if self.writer.is_closing() or self.writer.transport.get_write_buffer_size() >= UNREAD_BYTES:
@@ -101,6 +107,8 @@ class Worker:
                 self._apply(payload)
             elif kind == control.LESSONS:
                 self.engine.learn(control.unpack_lessons(payload))
+            elif kind == control.SESSIONS:
+                self.engine.door.services.take(list(sessions.unpack(payload)))
             elif kind == control.REOPEN:
                 self.engine.reports.reopen()
             elif kind == control.PURGED:

@@ -29,6 +29,8 @@ YOUNG_S = 5.0
 GOODBYE_S = 10.0
 UNREAD_BYTES = control.MESSAGE_BYTES  # told, but not read yet; one that leaves more than this does nothing any more
 
+_WORKERS_OWN = frozenset((control.APPLIED, control.DRAINED, control.PONG, control.SESSIONS))
+
 
 class Worker:
     """One worker process and what outlives it."""
@@ -162,11 +164,11 @@ class Worker:
             self.drained = int(payload)
         elif kind == control.PONG:
             self.heard_at = asyncio.get_running_loop().time()
-        elif kind == control.LESSONS:
+        elif kind in (control.LESSONS, control.SESSIONS):
             for other in self.pool.workers:
                 if other is not self:
-                    other.send(control.LESSONS, payload)
-        if self.pool.heard is not None and kind not in (control.APPLIED, control.DRAINED, control.PONG):
+                    other.send(kind, payload)
+        if self.pool.heard is not None and kind not in _WORKERS_OWN:
             self.pool.heard(self, kind, payload)
 
 

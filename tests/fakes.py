@@ -185,6 +185,14 @@ class Peer:
             return True
         return False
 
+    def received_or_reset(self) -> bytes:
+        """Everything that arrived before the end, whatever that is."""
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := self.read_some():
+                data += more
+        return data
+
     def is_quiet(self) -> bool:
         """Whether nothing arrives, not even an end, for a moment."""
         self.sock.settimeout(0.05)
@@ -342,6 +350,24 @@ class FakeSquid:
         """
         script = answer if callable(answer) else (lambda head: answer if answer is not None else self.greeting(head))
         thread = threading.Thread(target=self._serve, args=(script,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def serve_calls(self, greeting: bytes) -> None:
+        """Say ``greeting`` to everybody who connects, and nothing more."""
+
+        def serve() -> None:
+            self.listener.settimeout(None)
+            while True:
+                try:
+                    peer = self.accept()
+                except OSError:  # closed
+                    return
+                with contextlib.suppress(OSError):
+                    peer.send(greeting)
+                    peer.half_close()
+
+        thread = threading.Thread(target=serve, daemon=True)
         self._threads.append(thread)
         thread.start()
 

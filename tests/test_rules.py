@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 PURE = (
     "cachelb/http/",
     "cachelb/routing/",
+    "cachelb/wire/",
     "cachelb/accesslog.py",
     "cachelb/admin/history.py",
     "cachelb/admin/ledger.py",

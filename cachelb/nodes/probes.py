@@ -3,6 +3,8 @@
 ``probe`` sends one request on a connection of its own; any HTTP answer, whatever its status, means that the node lives.
 ``Prober`` does that for every node that ``Health.due`` names, and reports the changes of state.
 
+Where a node speaks no HTTP, a connection that it takes means the same (``connect``).
+
 Left out: when to probe and what follows from the results (``health``), what to do about them (the supervisor).
 """
 
@@ -55,8 +57,19 @@ class ProbeResult(NamedTuple):
     ours: bool = False
 
 
-async def probe(address: str, port: int, timeout_s: float) -> ProbeResult:
-    """Send one request to the HTTP port at `address` (an IP literal) and wait for a status line, `timeout_s` in all."""
+class Place(NamedTuple):
+    """Where a node is probed: its address, or several, and a port.  connect: that it takes a connection is enough."""
+
+    addresses: str | Sequence[str]
+    port: int
+    connect: bool = False
+
+
+async def probe(address: str, port: int, timeout_s: float, *, connect: bool = False) -> ProbeResult:
+    """Send one request to the HTTP port at `address` (an IP literal) and wait for a status line, `timeout_s` in all.
+
+    connect: do no more than connect.
+    """
     started = time.monotonic()
     connected = False
     writer: asyncio.StreamWriter | None = None
@@ -67,6 +80,8 @@ async def probe(address: str, port: int, timeout_s: float) -> ProbeResult:
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(address, port, limit=STATUS_LINE_LIMIT_BYTES)
+            if connect:
+                return result(True, "connected")
             connected = True
             writer.write(REQUEST)
             return result(*_judge(await _first_line(reader)))
@@ -128,13 +143,14 @@ _WORDS = {
 }
 
 
-async def probe_any(addresses: Sequence[str], port: int, timeout_s: float) -> ProbeResult:
+async def probe_any(addresses: Sequence[str], port: int, timeout_s: float, *, connect: bool = False) -> ProbeResult:
     """Probe the first few of a node's addresses at once: the first that lives decides, else the first result does."""
     if not addresses:
         return ProbeResult(False, "its name has no address", 0.0)
     if len(addresses) == 1:
-        return await probe(addresses[0], port, timeout_s)
-    tasks = [asyncio.ensure_future(probe(address, port, timeout_s)) for address in addresses[:ADDRESSES_PROBED]]
+        return await probe(addresses[0], port, timeout_s, connect=connect)
+    few = addresses[:ADDRESSES_PROBED]
+    tasks = [asyncio.ensure_future(probe(address, port, timeout_s, connect=connect)) for address in few]
     first: ProbeResult | None = None
     try:
         for future in asyncio.as_completed(tasks):
@@ -150,13 +166,13 @@ async def probe_any(addresses: Sequence[str], port: int, timeout_s: float) -> Pr
     return first
 
 
-Targets = Callable[[], Mapping[str, tuple[str | Sequence[str], int]]]
+Targets = Callable[[], Mapping[str, Place | tuple[str | Sequence[str], int]]]
 
 
 class Prober:
     """Keeps `health` informed.  All of it runs in one event loop.
 
-    targets: tells the address, or the addresses, and the HTTP port of every node by its name; asked in every round.
+    targets: tells the Place of every node by its name; asked in every round.
     on_change: called with what changed; not called for growing shares, which ``health.version`` shows.
     """
 
@@ -209,9 +225,7 @@ class Prober:
         targets = self._targets()
         for name in self._health.due(now):
             if name in targets:
-                addresses, port = targets[name]
-                known = (addresses,) if isinstance(addresses, str) else addresses
-                task = asyncio.ensure_future(self._probe(name, known, port))
+                task = asyncio.ensure_future(self._probe(name, Place(*targets[name])))
                 task.add_done_callback(partial(self._given_up, name))
                 self._tasks.add(task)
             else:  # health and the targets are told of a reload one after the other
@@ -228,9 +242,10 @@ class Prober:
         except TimeoutError:
             pass
 
-    async def _probe(self, name: str, addresses: Sequence[str], port: int) -> None:
+    async def _probe(self, name: str, place: Place) -> None:
+        addresses = (place.addresses,) if isinstance(place.addresses, str) else place.addresses
         async with self._free:
-            outcome = await probe_any(addresses, port, self.timeout_s)
+            outcome = await probe_any(addresses, place.port, self.timeout_s, connect=place.connect)
         now = self._clock()
         if outcome.ours:
             self._health.skip_probe(name, now)

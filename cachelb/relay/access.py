@@ -15,6 +15,7 @@ from cachelb.relay.attempts import TUNNEL
 from cachelb.relay.sightings import HASHED
 
 if TYPE_CHECKING:
+    from cachelb.relay.callers import Caller
     from cachelb.relay.engine import Engine
     from cachelb.relay.exchange import Exchange
     from cachelb.relay.upstream import Target
@@ -33,6 +34,7 @@ _TIMEOUTS: Final = frozenset(
 )  # fmt: skip
 _FARMS: Final = frozenset(("digest", "purge", "manager"))  # answered for the farm
 _DONE: Final = Reason.DONE
+_HIERARCHIES: Final = {"client": "SOURCEHASH_PARENT", "host": "CARP"}  # of TCP services
 
 
 class AccessLog:
@@ -88,6 +90,32 @@ class AccessLog:
                     referer=fields.referer,
                     user_agent=fields.user_agent,
                     request_id=exchange.request_id,
+                    reason=reason.label,
+                )
+            )
+        )
+
+
+    def note_call(self, caller: Caller, reason: Reason) -> None:
+        """Take the line of a TCP service's connection that has ended: method TCP, no status, the service for a URL."""
+        target, scheduler = caller.target, caller.service.settings.scheduler
+        self.file.append(
+            self._line(
+                Entry(
+                    at=time.time(),
+                    elapsed_ms=int((self._engine.clock() - caller.started) * 1000),
+                    client=caller.ip,
+                    outcome="TCP_DENIED" if reason in _DENIALS else "TCP_TUNNEL" if caller.upload is not None else "NONE_NONE",
+                    status=0,
+                    bytes_out=caller.bytes_out,
+                    method=b"TCP",
+                    url=caller.place.encode("utf-8", "replace"),
+                    hierarchy="HIER_NONE" if target is None else _HIERARCHIES.get(scheduler, "ROUNDROBIN_PARENT"),
+                    peer="-" if target is None else target.name,
+                    content_type=b"-",
+                    referer=b"",
+                    user_agent=b"",
+                    request_id="",
                     reason=reason.label,
                 )
             )

@@ -1,7 +1,8 @@
 """Who comes in: accepting, the client networks that are allowed, and the limits on connections.
 
 A client of a network that is not allowed still gets a connection, and on it one answer that says why.  One that is over a
-limit gets that answer at once, without a request being read.
+limit gets that answer at once, without a request being read.  Callers of TCP services and proxies that tell of their clients
+(``services``) come through the same door and count like everybody else.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from cachelb.counters import FARM_INDEX
 from cachelb.errors import Reason
 from cachelb.listen import BACKLOG
 from cachelb.relay import pages
+from cachelb.relay.callers import Caller
 from cachelb.relay.client import Client
+from cachelb.relay.guests import Guest
+from cachelb.relay.services import Services
 from cachelb.routing.guard import is_within
 
 if TYPE_CHECKING:
     from cachelb.config import Config
     from cachelb.config_base import Network
     from cachelb.relay.engine import Engine
+    from cachelb.relay.services import Receiver
+    from cachelb.relay.upstream import Target
 
 ACCEPTS: Final = 64  # connections taken at one go, so that a burst does not keep answers waiting
 KNOWN_MAX: Final = 10_000  # addresses whose permission is remembered
@@ -37,17 +43,20 @@ _OUT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENO
 
 
 class Door:
-    """The listening sockets of one relay and the clients that came through them."""
+    """The listening sockets of one relay and who came through them: HTTP clients, and guests (``guests``)."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.clients: set[Client] = set()
+        self.guests: set[Guest] = set()
+        self.services = Services(engine)
         self.listeners: list[socket.socket] = []
         self.resting = False  # out of descriptors: not accepting until the next tick
         self.most = 0  # clients at the same time
         self.burst = 1  # connections taken at one go just now
         self._most_per_client = 0
         self._per_client: dict[str, int] = {}
+        self._receivers: dict[int, Receiver] = {}  # by descriptor: of listening sockets that are not simply for HTTP
         self._known: dict[str, bool] = {}
         self._purgers: dict[str, bool] = {}
         self._config: Config
@@ -63,6 +72,8 @@ class Door:
             self.most = config.limits.connections
         else:  # who is let in needs a second descriptor: clients that do nothing must not take them all
             self.most = min(config.limits.connections, (files - min(SPARE_FILES, files // 2)) // 2)
+        self.services.configure(config)
+        self._find_receivers()
 
     def open(self, listeners: Sequence[socket.socket]) -> None:
         """Begin to accept on ``listeners``, which are the Door's from now on."""
@@ -70,7 +81,15 @@ class Door:
         for listener in self.listeners:
             listener.setblocking(False)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        self._find_receivers()
         self.watch()
+
+    def _find_receivers(self) -> None:
+        self._receivers.clear()
+        for listener in self.listeners:
+            receiver = self.services.receiver(listener)
+            if receiver is not None:
+                self._receivers[listener.fileno()] = receiver
 
     def watch(self) -> None:
         """Accept, or accept again after a rest."""
@@ -100,6 +119,7 @@ class Door:
 
     def _take(self, listener: socket.socket, most: int) -> None:
         engine = self.engine
+        receiver = self._receivers.get(listener.fileno())
         for _ in range(most):
             try:
                 # As socket.accept(), which looks up two enumerations and runs two constructors on the way: 2 us (2026-11).
@@ -116,35 +136,61 @@ class Door:
                 continue
             engine.farm[_CLIENTS] += 1
             try:
-                self._admit(sock, address[0])
+                if receiver is None:
+                    self.admit(sock, address[0])
+                else:
+                    sock.setblocking(False)
+                    receiver(sock, address)
             except Exception as exc:  # ours: it must not keep others from coming in
                 engine.crashed(exc)
                 sock.close()
         self.burst = min(2 * most, ACCEPTS)
 
-    def _admit(self, sock: SocketType, ip: str) -> None:
+    def admit(self, sock: SocketType, ip: str) -> None:
+        """Let an HTTP client in, or tell it why not."""
         sock.setblocking(False)
         if ip.startswith("::ffff:"):
             ip = ip[7:]
         count = self._per_client.get(ip, 0)
         if count >= self._most_per_client:
-            self._turn_away(sock, ip, Reason.TOO_MANY_CONNECTIONS)
-        elif len(self.clients) >= self.most:
-            self._turn_away(sock, ip, Reason.OVERLOADED)
+            self.turn_away(sock, ip, Reason.TOO_MANY_CONNECTIONS, True)
+        elif self.is_full():
+            self.turn_away(sock, ip, Reason.OVERLOADED, True)
         else:
-            client = Client(self.engine, sock, ip, not _is_in(ip, self._config.access.allow, self._known))
+            client = Client(self.engine, sock, ip, not self.may_come(ip))
             self._per_client[ip] = count + 1
             self.clients.add(client)
             client.resume()
 
-    def _turn_away(self, sock: SocketType, ip: str, reason: Reason) -> None:
+    def enter(self, caller: Caller) -> None:
+        """Let a caller of a TCP service in."""
+        self._per_client[caller.ip] = self._per_client.get(caller.ip, 0) + 1
+        self.guests.add(caller)
+
+    def is_full(self) -> bool:
+        """Whether nobody more can be served."""
+        return len(self.clients) + len(self.guests) >= self.most
+
+    def refusal(self, ip: str) -> Reason | None:
+        """Which limit keeps a client out, if one does."""
+        if self._per_client.get(ip, 0) >= self._most_per_client:
+            return Reason.TOO_MANY_CONNECTIONS
+        return Reason.OVERLOADED if self.is_full() else None
+
+    def may_come(self, ip: str) -> bool:
+        """Whether a client is of a network that is allowed."""
+        return _is_in(ip, self._config.access.allow, self._known)
+
+    def turn_away(self, sock: SocketType, ip: str, reason: Reason, speaks_http: bool) -> None:
+        """Close a connection because of a limit, and say so if it is HTTP that is spoken there."""
         engine = self.engine
         engine.farm[engine.ends[reason]] += 1
         engine.reports.limited(f"client {ip} turned away: {reason.value.text}")
-        try:
-            sock.send(pages.error_page(reason, "", b"", engine.reports.request_id(), engine.planner.via_name))
-        except OSError:
-            pass
+        if speaks_http:
+            try:
+                sock.send(pages.error_page(reason, "", b"", engine.reports.request_id(), engine.planner.via_name))
+            except OSError:
+                pass
         sock.close()
 
     def may_purge(self, ip: str) -> bool:
@@ -154,11 +200,57 @@ class Door:
     def forget(self, client: Client) -> None:
         """A client connection is closed."""
         self.clients.discard(client)
-        count = self._per_client.get(client.ip, 1) - 1
+        self._leave(client.ip)
+
+    def part(self, guest: Guest) -> None:
+        """The same of a guest."""
+        self.guests.discard(guest)
+        if isinstance(guest, Caller):
+            self._leave(guest.ip)
+        self.engine.left()
+
+    def _leave(self, ip: str) -> None:
+        count = self._per_client.get(ip, 1) - 1
         if count:
-            self._per_client[client.ip] = count
+            self._per_client[ip] = count
         else:
-            self._per_client.pop(client.ip, None)
+            self._per_client.pop(ip, None)
+
+    # -- guests, as the engine has HTTP clients
+
+    def sweep(self, now: float) -> None:
+        """Tell guests whose time is over."""
+        for guest in [guest for guest in self.guests if guest.deadline <= now]:
+            try:
+                guest.expired()
+            except Exception as exc:
+                guest.crashed(exc)
+
+    def nodes_died(self, died: set[Target]) -> None:
+        """Tell guests of nodes that have just been declared dead."""
+        for guest in list(self.guests):
+            try:
+                guest.nodes_died(died)
+            except Exception as exc:
+                guest.crashed(exc)
+
+    def hurry(self) -> None:
+        """Let nobody stay who has not said anything."""
+        for guest in list(self.guests):
+            guest.hurry()
+
+    def cut(self) -> int:
+        """Cut everybody who is still here; how many."""
+        clients, guests = list(self.clients), list(self.guests)
+        for client in clients:
+            client.cut()
+        for guest in guests:
+            guest.cut()
+        return len(clients) + len(guests)
+
+    def sizes(self) -> tuple[int, int]:
+        """Connections: all, and those of guests."""
+        return len(self.clients) + len(self.guests), len(self.guests)
 
 
 def _family(address: tuple[object, ...]) -> int:

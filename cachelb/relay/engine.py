@@ -163,13 +163,11 @@ class Engine:
         self._ender = self.loop.call_later(deadline_s, self._over.set)
         if not patient:
             self._close_idle()
-        if self.clients:
+        if self.clients or self.door.guests:
             await self._over.wait()
         self._ender.cancel()
         self._close_idle()
-        cut = len(self.clients)
-        for client in list(self.clients):
-            client.cut()
+        cut = self.door.cut()
         self._close()
         return cut
 
@@ -186,6 +184,7 @@ class Engine:
                 client.readable()  # a request that is here already is answered
             if client.is_idle():
                 client.close()
+        self.door.hurry()
 
     # -- for the farm
 
@@ -227,6 +226,7 @@ class Engine:
 
     def _move_on(self, died: set[Target]) -> None:
         """Take exchanges that wait for a node that has just died to its successor at once."""
+        self.door.nodes_died(died)
         for client in list(self.clients):
             exchange = client.exchange
             if exchange.waits_for() in died:
@@ -248,7 +248,11 @@ class Engine:
     def forget(self, client: Client) -> None:
         """A client connection is closed."""
         self.door.forget(client)
-        if self.draining and not self.clients:
+        self.left()
+
+    def left(self) -> None:
+        """Somebody has gone."""
+        if self.draining and not self.clients and not self.door.guests:
             self._over.set()
 
     # -- requests
@@ -362,6 +366,7 @@ class Engine:
                 client.expired()
             except Exception as exc:
                 client.crashed(exc)
+        self.door.sweep(now)
         if self.door.resting:
             self.door.watch()
         self.sightings.flush()
@@ -376,7 +381,7 @@ class Engine:
 
     def _write_counters(self, turn: int | None = None) -> None:
         farm = self.farm
-        farm[FARM_INDEX["clients_open"]] = len(self.clients)
+        farm[FARM_INDEX["clients_open"]], farm[FARM_INDEX["tcp_open"]] = self.door.sizes()
         farm[FARM_INDEX["learned_urls"]], farm[FARM_INDEX["learned_segments"]] = self.learned.sizes()
         self.block[: len(farm)] = memoryview(array.array("Q", farm))
         self.fleet.write_counters(turn)

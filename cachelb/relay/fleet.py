@@ -84,8 +84,9 @@ class Fleet:
             self._leaving.pop(target.slot, None)
         self.targets = list(self._by_name.values())
         self.admits = [admission(view.state, view.share) for view in snapshot.nodes]
-        up = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits > 0]
-        last = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits < 0]
+        weighted = [view.weight > 0 for view in snapshot.nodes]  # others are some pool's, and maybe no caches at all
+        up = [self.targets[i] for i, admits in enumerate(self.admits) if admits > 0 and weighted[i]]
+        last = [self.targets[i] for i, admits in enumerate(self.admits) if admits < 0 and weighted[i]]
         self.in_service = tuple(up or last)
         if config.rule or config.tcp:
             self.pools = make_pools(config.pool, config.hash.algorithm, self._tables, members, self.targets, self.admits)

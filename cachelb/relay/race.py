@@ -31,10 +31,12 @@ class Race:
     The addresses come with their families interleaved, so a dead IPv6 path costs a quarter of a second, not a timeout.
     """
 
-    def __init__(self, starter: Starter, target: Target, loop: Loop) -> None:
+    def __init__(self, starter: Starter, target: Target, loop: Loop, port: int = 0) -> None:
+        """port: where to connect; 0: the target's own."""
         self.starter = starter
         self.target = target
         self.loop = loop
+        self.port = port
         self.waiting = list(target.addresses[:ADDRESSES_MAX])
         self.running: list[Link] = []
         self.timer: asyncio.TimerHandle | None = None
@@ -53,7 +55,7 @@ class Race:
         self._cancel_timer()
         while self.waiting:
             try:
-                link = open_link(self.loop, self.target, self.waiting.pop(0))
+                link = open_link(self.loop, self.target, self.waiting.pop(0), self.port)
             except OSError as exc:
                 self.error = exc
                 continue

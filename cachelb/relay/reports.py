@@ -17,12 +17,15 @@ from cachelb.relay.access import AccessLog
 if TYPE_CHECKING:
     from cachelb.config import Config
     from cachelb.logfile import LogFile
+    from cachelb.relay.callers import Caller
     from cachelb.relay.engine import Engine
     from cachelb.relay.exchange import Exchange
 
 log = logging.getLogger("cachelb.relay")
 
 EVENTS_PER_S = 10
+
+_NOTEWORTHY = frozenset((Reason.BAD_HELLO, Reason.HELLO_TIMEOUT, Reason.BAD_PROXY_HEADER))
 
 # By the first word of what classify, Learned and Exchange say.
 _BYPASSES = {
@@ -83,6 +86,17 @@ class Reports:
             url = exchange.line.asked[:256].decode("latin-1")
             text = f"{reason.label}: {exchange.line.method.decode('latin-1')} {url} from {exchange.client.ip}"
             self.limited(f"{text}: {detail or reason.value.text} [{exchange.request_id}]", level)
+
+    def called(self, caller: Caller, reason: Reason, detail: str) -> None:
+        """Say how a connection of a TCP service ended, if that is worth a line."""
+        if reason.value.is_error:
+            level = logging.WARNING
+        elif reason.value.status or reason in _NOTEWORTHY:
+            level = logging.INFO
+        else:
+            return
+        if log.isEnabledFor(level):
+            self.limited(f"{reason.label}: {caller.place} from {caller.ip}: {detail or reason.value.text}", level)
 
     def limited(self, text: str, level: int = logging.WARNING) -> None:
         """Log ``text``, unless too much was logged this second already."""

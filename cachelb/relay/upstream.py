@@ -167,12 +167,13 @@ class Target:
 class Link(End):
     """One connection to a Target."""
 
-    __slots__ = ("address", "answering", "deadline", "exchange", "inbuf", "opening", "target", "used")
+    __slots__ = ("address", "answering", "deadline", "exchange", "inbuf", "opening", "port", "target", "used")
 
-    def __init__(self, loop: Loop, sock: socket.socket, target: Target, address: str) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, target: Target, address: str, port: int = 0) -> None:
         super().__init__(loop, sock)
         self.target = target
         self.address = address
+        self.port = port or target.port
         self.exchange: Waiter | None = None
         self.inbuf = b""
         self.opening = True
@@ -186,9 +187,9 @@ class Link(End):
         Raises:
             OSError: The address cannot be connected to at all.
         """
-        code = self.sock.connect_ex((self.address, self.target.port))
+        code = self.sock.connect_ex((self.address, self.port))
         if code not in (0, errno.EINPROGRESS):
-            raise OSError(code, f"connect to {self.address} port {self.target.port}")
+            raise OSError(code, f"connect to {self.address} port {self.port}")
         self.loop.add_writer(self.fd, self._connected)
 
     def _connected(self) -> None:
@@ -267,8 +268,8 @@ class Link(End):
             self.exchange.crashed(exc)
 
 
-def open_link(loop: Loop, target: Target, address: str) -> Link:
-    """Make a Link to ``address`` and begin to connect.
+def open_link(loop: Loop, target: Target, address: str, port: int = 0) -> Link:
+    """Make a Link to ``address`` and begin to connect.  port: where to; 0: the target's own.
 
     Raises:
         OSError: No socket can be made, or the address cannot be connected to at all.
@@ -278,7 +279,7 @@ def open_link(loop: Loop, target: Target, address: str) -> Link:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        link = Link(loop, sock, target, address)
+        link = Link(loop, sock, target, address, port)
         link.connect()
     except OSError:
         sock.close()

@@ -25,6 +25,7 @@ import pytest
 import uvloop
 from fakes import PATIENCE_S, Answer, FakeSquid, Peer, get
 from fakes_dns import FakeDns, Says
+from fakes_service import TcpStage
 
 from cachelb.config import Config
 from cachelb.counters import read_farm, read_node
@@ -68,6 +69,7 @@ class PythonRelay:
         engine = self.engine
         return {
             "clients": len(engine.clients),
+            "guests": len(engine.door.guests),
             "addresses of clients": len(engine.door._per_client),
             "pipes": engine.pipes.used + engine.small_pipes.used,
             "purges": len(engine.internal.purges),
@@ -329,6 +331,20 @@ def make_farm(
 def farm(make_farm: Callable[..., Farm]) -> Farm:
     """A relay with three nodes and the default settings."""
     return make_farm()
+
+
+@pytest.fixture
+def make_service(make_farm: Callable[..., Farm]) -> Iterator[Callable[..., TcpStage]]:
+    """Makes TCP services, each with a farm of its own."""
+    stages: list[TcpStage] = []
+
+    def make(nodes: int = 3, **settings: Any) -> TcpStage:
+        stages.append(TcpStage(make_farm, nodes, **settings))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.stop()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from cachelb.config import Config
 from cachelb.counters import NODE_SLOTS
 from cachelb.farm import Farm
 from cachelb.nodes.health import NodeHealth
+from cachelb.nodes.probes import Place
 
 
 def config(*names, **changes):
@@ -63,7 +64,13 @@ def test_what_the_operator_took_down_is_down_and_not_watched():
     a, b = farm.views({"a": NodeHealth("dead", 0.0, 0.0, "")})
     assert (a.state, b.state) == ("down", "drain")
     assert farm.watched() == ["b"]
-    assert farm.probe_targets() == {"b": (("127.0.0.2",), 3128)}
+    assert farm.probe_targets() == {"b": Place(("127.0.0.2",), 3128)}
+
+
+def test_a_node_that_speaks_no_http_is_probed_elsewhere_and_is_no_cache():
+    farm = farm_of("ftp", ftp={"probe": "connect", "probe_port": 21})
+    assert farm.probe_targets() == {"ftp": Place(("127.0.0.1",), 21, connect=True)}
+    assert farm.views({})[0].icp_port == 0
 
 
 def test_a_node_without_an_address_is_dead_until_it_has_one():

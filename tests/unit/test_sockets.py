@@ -56,7 +56,7 @@ def everyone(spread: list[list[socket.socket]]) -> list[set[int]]:
 def test_each_worker_gets_a_socket_of_its_own_on_each_address(places: Places, keep: ExitStack):
     subject = Sockets(bind)
     subject.bind(places.config, 3)
-    spread = subject.http([places.http], 3)
+    spread = subject.workers([places.http], 3)
     for own in spread:
         (sock,) = own
         keep.enter_context(sock)
@@ -71,7 +71,7 @@ def test_each_worker_gets_a_socket_of_its_own_on_each_address(places: Places, ke
 def taken_over(places: Places, workers: int, keep: ExitStack) -> list[socket.socket]:
     first = Sockets(bind)
     first.bind(places.config, workers)
-    spread = first.http([places.http], workers)
+    spread = first.workers([places.http], workers)
     all_ = [sock for own in spread for sock in own]
     all_ += [first.admin(places.admin), first.udp(*places.icp), first.udp(*places.own)]
     for sock in all_:
@@ -84,7 +84,7 @@ def test_what_is_taken_over_is_used_again(places: Places, keep: ExitStack):
     numbers = {os.fstat(sock.fileno()).st_ino for sock in inherited}
     subject = Sockets(bind, inherited)
     subject.bind(places.config, 2)
-    spread = subject.http([places.http], 2)
+    spread = subject.workers([places.http], 2)
     found = [sock for own in spread for sock in own]
     found += [subject.admin(places.admin), subject.udp(*places.icp), subject.udp(*places.own)]
     assert {os.fstat(sock.fileno()).st_ino for sock in found} == numbers
@@ -99,7 +99,7 @@ def test_no_socket_is_nobodys_whatever_the_number_of_workers(before: int, after:
     inherited = taken_over(places, before, keep)
     subject = Sockets(bind, inherited)
     subject.bind(places.config, after)
-    spread = subject.http([places.http], after)
+    spread = subject.workers([places.http], after)
     for own in spread:
         for sock in own:
             keep.enter_context(sock)
@@ -121,7 +121,7 @@ def test_workers_share_where_no_more_sockets_are_to_be_had(places: Places, keep:
     monkeypatch.setattr("cachelb.sockets.open_shared", refuse)
     subject = Sockets(bind, inherited)
     subject.bind(places.config, 3)
-    spread = subject.http([places.http], 3)
+    spread = subject.workers([places.http], 3)
     for own in spread:
         keep.enter_context(own[0])
     numbers = everyone(spread)

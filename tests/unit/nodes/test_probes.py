@@ -192,12 +192,22 @@ def test_a_node_without_a_living_address_is_dead(run: Run):
 
 
 def test_a_failure_of_the_node_counts_more_than_trouble_of_our_own(run: Run, monkeypatch: pytest.MonkeyPatch):
-    async def fake(address: str, port: int, timeout_s: float) -> ProbeResult:
+    async def fake(address: str, port: int, timeout_s: float, *, connect: bool) -> ProbeResult:
         return ProbeResult(False, address, 0.0, ours=address == "first")
 
     monkeypatch.setattr(probes, "probe", fake)
     assert run(probe_any(["first", "second"], 80, 1.0)) == ProbeResult(False, "second", 0.0)
     assert run(probe_any(["first", "first"], 80, 1.0)).ours
+
+
+def test_a_connection_is_enough_where_no_http_is_spoken(run: Run):
+    with socket.create_server(("127.0.0.11", 0)) as silent:
+        port = silent.getsockname()[1]
+        alive = run(probe_any(["127.0.0.11"], port, 1.0, connect=True))
+        assert (alive.ok, alive.detail) == (True, "connected")
+        assert run(probe_any(["127.0.0.99", "127.0.0.11"], port, 1.0, connect=True)).ok
+    dead = run(probe_any(["127.0.0.11"], port, 1.0, connect=True))
+    assert (dead.ok, dead.detail) == (False, "connection refused")
 
 
 # -- the prober

@@ -135,6 +135,11 @@ def test_requests_are_spread_in_turn_over_those_in_service(fleet):
     assert first[:3] == first[3:]
 
 
+def test_a_node_without_a_weight_gets_none_of_them(fleet):
+    place(fleet, view("a", 0), view("ftp", 1, weight=0.0))
+    assert {fleet.spread()[0].name for _ in range(4)} == {"a"}
+
+
 def test_those_that_drain_serve_when_nobody_else_does(fleet):
     place(fleet, view("a", 0, state="drain"), view("b", 1, state="dead"))
     assert [target.name for target in fleet.spread()] == ["a"]

@@ -1,0 +1,62 @@
+"""A TCP service on the stage of the contract: the same port on every node, and a listening socket before them."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from fakes import PATIENCE_S, FakeSquid, Peer
+
+from cachelb.wire.proxy_protocol import Ends
+
+
+class TcpStage:
+    """One service "svc" of a farm.  nodes: what is behind it; address: where it is called."""
+
+    def __init__(self, make_farm: Any, nodes: int = 3, *, sections: dict[str, Any] | None = None, **settings: Any) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.address: tuple[str, int] = self.listener.getsockname()
+        self.farm = make_farm(nodes, **(sections or {}))
+        self.nodes: list[FakeSquid] = []
+        for node in self.farm.nodes:
+            port = self.nodes[0].port if self.nodes else 0
+            self.nodes.append(FakeSquid(node.host, port, backlog=0))
+        self.settings = {"name": "svc", "listen": ["{}:{}".format(*self.address)], "port": self.nodes[0].port, **settings}
+        self.farm.apply(tcp=[self.settings])
+        door = self.farm.engine.door
+        self.farm.relay.call(lambda: door.open([*door.listeners, self.listener]))
+
+    def change(self, **settings: Any) -> None:
+        self.settings |= settings
+        self.farm.apply(tcp=[self.settings])
+
+    def call(self, source: str = "") -> Peer:
+        """A new client."""
+        sock = socket.socket()
+        sock.settimeout(PATIENCE_S)
+        if source:
+            sock.bind((source, 0))
+        sock.connect(self.address)
+        peer = Peer(sock)
+        self.farm.clients.append(peer)
+        return peer
+
+    def ends(self, client: Peer) -> Ends:
+        """Of a client's connection, as a node has to be told them."""
+        return Ends(*client.sock.getsockname(), *self.address)
+
+    def serve(self) -> None:
+        """Every node says its number to whoever calls, whatever that says, and nothing more."""
+        for number, node in enumerate(self.nodes):
+            node.serve_calls(b"%d" % number)
+
+    def who(self, source: str = "") -> int:
+        """Which node a new client is connected to."""
+        client = self.call(source)
+        said = client.read_to_end()
+        client.close()
+        return int(said)
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
