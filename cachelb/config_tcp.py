@@ -1,6 +1,7 @@
-"""Rules about TCP services between values of a configuration: where they listen, whom they name, what goes together.
+"""Rules about TCP services between values of a configuration: where they listen, what goes together.
 
-As in ``config_rules``, the raw tables are read, and values of a wrong kind are left to the schema.
+As in ``config_rules``, the raw tables are read, and values of a wrong kind are left to the schema.  Left out: whom they name
+(config_links.py).
 """
 
 from __future__ import annotations
@@ -24,15 +25,7 @@ def check(raw: Raw, listeners: Listeners) -> Iterator[Found]:
         listeners: Path, protocol and address of what else is listened on.
     """
     services = _tables(raw, "tcp")
-    names: dict[str, int] = {}
     for path, service in services:
-        name, number = service.get("name"), path[1]
-        assert isinstance(number, int)
-        if isinstance(name, str) and name.strip():
-            first = names.setdefault(name.strip(), number)
-            if first != number:
-                yield Found((*path, "name"), f"{shown(name)} is the name of tcp[{first + 1}], too", "logs tell them apart by it")
-        yield from _references(raw, path, service)
         yield from _together(path, service)
     yield from _overlaps(services, listeners)
     yield from _same_nodes(raw, services)
@@ -51,22 +44,6 @@ def _tables(raw: Raw, section: str) -> list[tuple[Path, Raw]]:
     return [((section, i), table) for i, table in enumerate(tables) if isinstance(table, dict)]
 
 
-def _names(raw: Raw, section: str) -> set[str]:
-    return {str(table.get("name", "")).strip() for _, table in _tables(raw, section)} - {""}
-
-
-def _references(raw: Raw, path: Path, service: Raw) -> Iterator[Found]:
-    """Pools and groups that there are none of."""
-    pools = service.get("pools")
-    named: list[tuple[Path, str, object]] = [((*path, key), key, service.get(key, "")) for key in ("pool", "affinity")]
-    if isinstance(pools, dict):
-        named += [((*path, "pools", name), "pool", pool) for name, pool in pools.items()]
-    for where, section, name in named:
-        if isinstance(name, str) and name.strip() and name.strip() not in (known := _names(raw, section)):
-            hint = f"there are {', '.join(sorted(map(shown, known)))}" if known else f"there is no [[{section}]] at all"
-            yield Found(where, f"{shown(name)} is the name of no [[{section}]]", hint)
-
-
 def _together(path: Path, service: Raw) -> Iterator[Found]:
     """Settings that have no effect, or none that was meant."""
     tls, scheduler = service.get("tls", ""), service.get("scheduler", "wlc")
@@ -74,8 +51,6 @@ def _together(path: Path, service: Raw) -> Iterator[Found]:
         yield Found((*path, "pools"), "names that TLS clients ask for are not read", 'add tls = "sni"')
     if not tls and scheduler == "host":
         yield Found((*path, "scheduler"), 'is "host", but names that TLS clients ask for are not read', 'add tls = "sni"')
-    if not tls and "hello_s" in service:
-        yield Found((*path, "hello_s"), "nothing is waited for that TLS clients say", 'add tls = "sni", or leave it out')
 
 
 def _ranges(services: Sequence[tuple[Path, Raw]]) -> Iterator[tuple[Path, PortRange]]:

@@ -45,6 +45,7 @@ PURE = (
     "cachelb/config_links.py",
     "cachelb/config_policy.py",
     "cachelb/config_rules.py",
+    "cachelb/config_tcp.py",
     "cachelb/config_text.py",
     "cachelb/config_values.py",
     "cachelb/counters.py",

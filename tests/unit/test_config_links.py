@@ -32,7 +32,7 @@ def problems(text: str) -> list[str]:
         ('[[rule]]\ncookie = ["x"]\n', 'rule[1].cookie[1]: there is no cookie "x"'),
         ('[[rule]]\ncookie = "x"\n', 'rule[1].cookie: there is no cookie "x"'),
         ('[[tcp]]\nname = "t"\nlisten = "0.0.0.0:21"\npool = "x"\n', 'tcp[1].pool: there is no pool "x"'),
-        ('[[tcp]]\nname = "t"\nlisten = "0.0.0.0:21"\npools = { "a.b" = "x" }\n', 'there is no pool "x"'),
+        ('[[tcp]]\nname = "t"\nlisten = "0.0.0.0:21"\ntls = "sni"\npools = { "a.b" = "x" }\n', 'there is no pool "x"'),
         ('[[pool]]\nname = "r"\nnodes = ["a", "x"]\n', 'pool[3].nodes[2]: there is no node "x"'),
         ('[[pool]]\nname = "r"\nnodes = []\n', "pool[3].nodes: is empty: the pool has no nodes"),
         ('[[pool]]\nname = "r"\nnodes = ["a", "a"]\n', 'pool[3].nodes[2]: "a" is in this pool twice'),
@@ -120,7 +120,7 @@ def test_what_is_probably_not_meant(text: str, said: str):
         USED,
         USED + '[[rule]]\nhost = "x"\nkey_host = "y"\n[[rule]]\nhost = "z"\nkey_host = "y"\n',
         USED + '[[rule]]\nhost = "x"\npath = "/a/*"\nkey_strip_query = "a"\npool = "p"\n',
-        USED + '[[tcp]]\nname = "t"\nlisten = "0.0.0.0:21"\npools = { "a.b" = "p" }\n',
+        USED + '[[tcp]]\nname = "t"\nlisten = "0.0.0.0:21"\ntls = "sni"\npools = { "a.b" = "p" }\n',
     ],
 )
 def test_usual_rules_raise_no_doubts(text: str):
