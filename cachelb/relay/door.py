@@ -154,6 +154,9 @@ class Door:
     def forget(self, client: Client) -> None:
         """A client connection is closed."""
         self.clients.discard(client)
+        for entry in (client.held or {}).values():
+            self.engine.steering.templates.release(entry)
+        client.held = None
         count = self._per_client.get(client.ip, 1) - 1
         if count:
             self._per_client[client.ip] = count

@@ -140,6 +140,7 @@ class Engine:
         if changed:
             self._configure(config)
             self._settings = snapshot.settings
+        self.steering.templates.configure(config)
         fleet = self.fleet
         self.planner = Planner(self._plan_settings, fleet.table, fleet.targets, fleet.admits, fleet.pools)
         self.lines.clear()
@@ -235,9 +236,9 @@ class Engine:
                 except Exception as exc:
                     client.crashed(exc)
 
-    def _instead(self, exchange: Exchange) -> tuple[Target, ...]:
+    def _instead(self, exchange: Exchange) -> tuple[Target, ...] | None:
         if exchange.rule is not None:
-            return self.steering.targets(exchange, exchange.rule)
+            return None if exchange.rule.action.affinity else self.steering.targets(exchange, exchange.rule)
         return self.planner.line_owners(exchange.line)
 
     def take_loads(self, loads: dict[int, int]) -> None:
@@ -365,6 +366,7 @@ class Engine:
         if self.door.resting:
             self.door.watch()
         self.sightings.flush()
+        self.steering.templates.tick(now)
         self.hot.tick(self.farm[END_INDEX[Reason.DONE]])
         if self._ticks % 5 == 0:
             self.fleet.expire(now)

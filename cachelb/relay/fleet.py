@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cachelb.counters import NODE_INDEX, node_offset
 from cachelb.relay.upstream import Target
-from cachelb.routing.pool import Pool, Tables
+from cachelb.routing.pool import Pool, Tables, make_pools
 from cachelb.routing.ring import Member
 from cachelb.routing.route import admission
 from cachelb.routing.table import LatestTable, Table
@@ -88,21 +88,11 @@ class Fleet:
         last = [target for target, admits in zip(self.targets, self.admits, strict=True) if admits < 0]
         self.in_service = tuple(up or last)
         if config.rule or config.tcp:
-            self.pools = self._pools(config, members)
+            algorithm = config.hash.algorithm
+            self.pools = make_pools(algorithm, self._tables, config.pool, members, self.targets, self.admits)
         else:
             self.pools, self._tables = {}, Tables()
         return died
-
-    def _pools(self, config: Config, members: list[Member]) -> dict[str, Pool[Target]]:
-        algorithm = config.hash.algorithm
-        pools = {"": Pool("", algorithm, self._tables, members, self.targets, self.admits)}
-        places = {member.name: place for place, member in enumerate(members)}
-        for pool in config.pool:
-            chosen = [places[name] for name in pool.nodes if name in places]
-            own = [Member(members[i].name, pool.weights.get(members[i].name, members[i].weight)) for i in chosen]
-            targets, admits = [self.targets[i] for i in chosen], [self.admits[i] for i in chosen]
-            pools[pool.name] = Pool(pool.name, algorithm, self._tables, own, targets, admits)
-        return pools
 
     def _target(self, known: Target | None, view: NodeView) -> Target:
         if known is None or known.slot != view.slot:

@@ -8,12 +8,15 @@ Left out: schedulers that need more than the key (schedule.py), which request go
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from cachelb.routing.ring import Member
 from cachelb.routing.route import ADMIT_NONE, live_owners
 from cachelb.routing.table import LatestTable, Table
+
+if TYPE_CHECKING:
+    from cachelb.config_policy import PoolConfig
 
 T = TypeVar("T")
 
@@ -75,3 +78,25 @@ class Pool(Generic[T]):
         if table is None:
             return ()
         return tuple(self.targets[i] for i in live_owners(table, key, self.admits, count))
+
+
+def make_pools(
+    algorithm: str,
+    tables: Tables,
+    configured: Iterable[PoolConfig],
+    members: Sequence[Member],
+    targets: Sequence[T],
+    admits: Sequence[float],
+) -> dict[str, Pool[T]]:
+    """All pools by name, "" is the whole farm.
+
+    Args:
+        members, targets, admits: Of the whole farm, one for each node, in one order.
+    """
+    pools = {"": Pool("", algorithm, tables, members, targets, admits)}
+    places = {member.name: place for place, member in enumerate(members)}
+    for pool in configured:
+        chosen = [places[name] for name in pool.nodes if name in places]
+        own = [Member(members[i].name, pool.weights.get(members[i].name, members[i].weight)) for i in chosen]
+        pools[pool.name] = Pool(pool.name, algorithm, tables, own, [targets[i] for i in chosen], [admits[i] for i in chosen])
+    return pools
