@@ -36,7 +36,7 @@ _FARM = [
     Counter("hashed", "counter", "requests", "requests sent to the owner of their URL"),
     Counter("bypassed", "counter", "requests", "requests sent around the farm"),
     Counter("steered", "counter", "requests", "requests that a rule has sent to a node which their URL does not decide"),
-    Counter("affinity_alone", "counter", "decisions", "nodes that a worker has chosen for clients alone: the supervisor was silent"),
+    Counter("affinity_alone", "counter", "decisions", "nodes that a worker has chosen alone: the supervisor was silent"),
     Counter("tunnels", "counter", "tunnels", "CONNECT and Upgrade tunnels opened"),
     Counter("local", "counter", "requests", "requests answered by the director itself"),
     Counter("digests_served", "counter", "answers", "digests of the farm that were sent whole"),

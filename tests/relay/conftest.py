@@ -69,6 +69,7 @@ class PythonRelay:
         return {
             "clients": len(engine.clients),
             "addresses of clients": len(engine.door._per_client),
+            "connections held for": len(engine.steering.templates._held),
             "pipes": engine.pipes.used + engine.small_pipes.used,
             "purges": len(engine.internal.purges),
             "reports": len(engine.internal.manager.asked),
