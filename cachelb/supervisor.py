@@ -23,6 +23,7 @@ from cachelb import __version__, compiled, control
 from cachelb.admin.api import AdminServer
 from cachelb.admin.desk import Desk
 from cachelb.admin.events import Level
+from cachelb.affinity.keeper import Keeper as TemplateKeeper
 from cachelb.affinity.register import Register
 from cachelb.changes import difference, fixed_at_start
 from cachelb.cluster.keeper import Legacy
@@ -79,13 +80,16 @@ class Supervisor:
         self.prober = Prober(self.health, self.farm.probe_targets, self.log_changes, config.health.timeout_s)
         self.sockets = Sockets(bind) if sockets is None else sockets
         self.before = before
+        self.affinity = Register(config)
+        self.template_keeper = TemplateKeeper(self.affinity, self.farm.slots)
         legacy = None
         if before is not None:
             self.health.adopt(before.offer.dead, time.monotonic())
             self.farm.adopt(before.offer.addresses)
             legacy = Legacy(before.ask(), before.offer.lock)
-        self.affinity = Register(config)
+            self.template_keeper.load(legacy.directory)  # which the index's keeper removes
         self.onecache = OneCache(config, self.farm.slots, self.sockets.udp, legacy)
+        self.template_keeper.follow(self.onecache.keeper)
         self.desk = Desk(self)
         self.admin = AdminServer(self)
         self.upgrades = Upgrades(self)
@@ -123,6 +127,7 @@ class Supervisor:
                 self.onecache.begin(self.workers, digest)
                 await self._serve(self.workers)
         finally:
+            self.template_keeper.close()
             await self.onecache.stop()
             await self.admin.stop()
             await self.names.stop()
@@ -132,7 +137,8 @@ class Supervisor:
     async def _serve(self, workers: Workers) -> None:
         watchdog = partial(watch, self.notifier, workers.ping, self._is_well)
         loads = partial(tell_loads, workers, lambda: self.config, self.farm.slots.values)
-        jobs = (self.prober.run, Passive(self, workers).watch, self.desk.run, loads, self.affinity.sweep, watchdog)
+        affinity = self.affinity.sweep, self.template_keeper.run
+        jobs = (self.prober.run, Passive(self, workers).watch, self.desk.run, loads, *affinity, watchdog)
         health = [asyncio.create_task(self._forever(job)) for job in jobs]
         onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]
         workers.start()

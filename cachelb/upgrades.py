@@ -21,6 +21,7 @@ from cachelb.takeover import Offer, Successor, TakeoverError
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
+    from pathlib import Path
 
     from cachelb.supervisor import Supervisor
 
@@ -71,7 +72,7 @@ class Upgrades:
         try:
             async with asyncio.timeout(config.service.upgrade_s):
                 successor = await Successor.start(self._offer())
-                await successor.until_ready(supervisor.onecache.hand_over)
+                await successor.until_ready(self._save)
         except asyncio.CancelledError:
             if successor is not None:
                 await successor.end(config.timeouts.drain_s)
@@ -89,7 +90,14 @@ class Upgrades:
         log.error("upgrade failed: %s; this one goes on", self.problem)
         if successor is not None:
             await successor.end(config.timeouts.drain_s)
+        supervisor.template_keeper.take_back()
         await supervisor.onecache.take_back()
+
+    async def _save(self) -> Path | None:
+        """Save what is known; where, if that is not the state directory."""
+        directory = await self.supervisor.onecache.hand_over()
+        await self.supervisor.template_keeper.hand_over(directory)
+        return directory
 
     def _offer(self) -> Offer:
         supervisor = self.supervisor
