@@ -1,6 +1,6 @@
 """``cachelb affinity list | count | flush``: what the director that runs with a configuration knows of its clients' nodes.
 
-It asks the admin API where the configuration says: by the Unix socket, which needs no token, else the first admin listener, with the
+It asks the admin API as the configuration says: by the Unix socket, which needs no token, else the first admin listener, with the
 token of ``[admin] token_file``.
 """
 
