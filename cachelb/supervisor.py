@@ -124,6 +124,8 @@ class Supervisor:
             if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
                 self.workers = Workers(listeners, self._snapshot().pack(), self._heard)
                 self.affinity.workers = self.workers
+                if self.before is not None:
+                    await self.upgrades.follow(self.before)
                 self.onecache.begin(self.workers, digest)
                 await self._serve(self.workers)
         finally:

@@ -15,9 +15,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cachelb import control
+from cachelb.affinity import journal
 from cachelb.affinity.assign import Assigner
 from cachelb.affinity.templates import NOBODY, SHARDS, Shelf, Template, Templates
 from cachelb.control import NO_SLOT, Find, Found, Used
@@ -37,19 +38,10 @@ LOADS_S = 0.1  # how long what was read of the workers' counters is good: readin
 _REQUESTS, _ENDED = NODE_INDEX["requests"], NODE_INDEX["ended"]
 
 
-class Change(NamedTuple):
-    """A template was made, moved or used, for the other director of an upgrade.  slot: None: only used."""
-
-    shelf: Shelf
-    key: int
-    slot: int
-    home: int
-
-
 class Register:
     """Of one director.
 
-    workers: given before any of them asks.  journal: is told every change, where somebody wants to know; see ``upgrades``.
+    workers: given before any of them asks.  journal: is told every change while there is another director; see ``journal``.
     """
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,10 +49,12 @@ class Register:
         self.templates = Templates()
         self.assigner = Assigner()
         self.workers: Workers | None = None
-        self.journal: Callable[[Change], None] | None = None
+        self.journal: Callable[[list[str]], None] | None = None
         self.created = self.moved = self.returned = self.flushed = 0
         self.changes = 0  # grows with whatever is worth saving
         self._config = config
+        self._names: dict[int, str] = {}
+        self._slots: dict[str, int] = {}
         self._loads: dict[int, int] = {}
         self._loads_at = -LOADS_S
         self.configure(config)
@@ -77,6 +71,8 @@ class Register:
 
     def place(self, views: Sequence[NodeView]) -> None:
         """The workers are about to be told of these nodes."""
+        self._names = {view.slot: view.name for view in views}
+        self._slots = {view.name: view.slot for view in views}
         if self._config.affinity:
             self.assigner.place(self._config.hash.algorithm, self._config.pool, views)
 
@@ -108,9 +104,7 @@ class Register:
         if template is None or template.slot != used.slot:
             return False
         shelf.use(key, self.clock())
-        self.changes += 1
-        if self.journal is not None:
-            self.journal(Change(shelf, key, template.slot, template.home))
+        self._changed(shelf, key, template.slot, template.home)
         return True
 
     def find(self, find: Find, stale: list[Used]) -> Found:
@@ -130,10 +124,42 @@ class Register:
         if before is not None and after[:2] != before[:2]:
             stale.append(Used(NO_SLOT, find.group, find.address))
         self.templates.put(shelf, key, after.slot, after.home, now)
-        self.changes += 1
-        if self.journal is not None:
-            self.journal(Change(shelf, key, after.slot, after.home))
+        self._changed(shelf, key, after.slot, after.home)
         return Found(find.number, after.slot, NO_SLOT if after.home == NOBODY else after.home)
+
+    def _changed(self, shelf: Shelf, key: int, slot: int, home: int) -> None:
+        self.changes += 1
+        if self.journal is not None and slot in self._names:
+            address = shelf.group.address(key).hex()
+            self.journal([shelf.group.name, address, self._names[slot], self._names.get(home, "")])
+
+    def adopt(self, payload: bytes, overrule: bool) -> None:
+        """Another director has said what becomes of templates (``journal``); overrule: it is the director, this one is not."""
+        now, gone = self.clock(), []
+        for name, address, node, home in journal.read(payload):
+            shelf, slot = self.templates.shelves.get(name), self._slots.get(node)
+            if shelf is None or (node and slot is None):
+                continue
+            if not address:
+                self.changes += sum(self.templates.flush([name], slot))
+                gone.append(Used(NO_SLOT if slot is None else slot, name, b""))
+                continue
+            key = shelf.group.key(address)
+            known = shelf.get(key)
+            if slot is None:
+                self.templates.drop(shelf, key)
+            elif known is not None and known.slot == slot:
+                shelf.use(key, now)
+                continue
+            elif known is None or overrule:
+                self.templates.put(shelf, key, slot, self._slots.get(home, NOBODY), now)
+            else:
+                continue
+            self.changes += 1
+            if known is not None:
+                gone.append(Used(NO_SLOT, name, address))
+        if gone and self.workers is not None:
+            self.workers.tell(control.FORGET, control.pack_used(gone))
 
     def _decide(self, shelf: Shelf, key: int, before: Template | None, find: Find, now: float) -> Template | None:
         """The template that holds from now on; None: no node is in service."""
@@ -191,6 +217,9 @@ class Register:
             if self.templates.drop(shelf, shelf.group.key(address)):
                 gone.append(Used(NO_SLOT, name, address))
         self._flushed(len(gone), gone)
+        if self.journal is not None:
+            for name in groups:
+                self.journal([name, address.hex(), "", ""])
         return len(gone)
 
     async def flush(self, groups: Sequence[str], slot: int | None = None) -> int:
@@ -201,6 +230,9 @@ class Register:
             total += count
         self._flushed(total, [])
         self._tell_flushed(groups, slot)  # again: some may have been asked for meanwhile
+        if self.journal is not None and (slot is None or slot in self._names):
+            for name in groups:
+                self.journal([name, "", "" if slot is None else self._names[slot], ""])
         return total
 
     def _tell_flushed(self, groups: Sequence[str], slot: int | None) -> None:

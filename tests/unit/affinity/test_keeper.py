@@ -49,13 +49,16 @@ class Subject:
         self.director.signal(signal.SIGTERM)
         assert self.director.ended() == 0
 
-    def node_of(self, ip: str) -> str:
-        """Which node a request of a client went to, on a connection of its own: any of the workers may have it."""
+    def connect(self, ip: str) -> Peer:
         sock = socket.socket()
         sock.settimeout(PATIENCE_S)
         sock.bind((ip, 0))
         sock.connect(self.director.http)
-        client = Peer(sock)
+        return Peer(sock)
+
+    def node_of(self, ip: str, client: Peer | None = None) -> str:
+        """Which node a request of a client went to, on a connection of its own: any of the workers may have it."""
+        client = client or self.connect(ip)
         client.send(get("http://www.test/page", "Connection: close"))
         answer = client.read_answer()
         client.close()
@@ -175,6 +178,18 @@ def test_an_upgrade_keeps_them(subject: Subject, has_state: bool):
     assert subject.affinity()["counters"]["affinity_created"] == 0  # by the one that runs now
 
 
+def test_what_the_old_director_decides_after_an_upgrade_the_new_one_knows_and_the_other_way_round(running: Subject):
+    kept = {ip: running.connect(ip) for ip in CLIENTS}  # without a request: the old one has to wait for it
+    wait_until(lambda: running.director.status()["farm"]["clients_open"] == len(CLIENTS))
+    upgrade(running.director)
+    by_old = {ip: running.node_of(ip, kept[ip]) for ip in CLIENTS[::2]}
+    wait_until(lambda: running.affinity()["templates"] == len(by_old))
+    assert running.nodes_of(list(by_old)) == by_old
+    by_new = running.nodes_of(CLIENTS[1::2])
+    assert {ip: running.node_of(ip, kept[ip]) for ip in by_new} == by_new
+    assert running.affinity()["counters"]["affinity_created"] == len(by_new)
+
+
 def test_the_command_line_lists_counts_and_flushes(running: Subject, capsys: pytest.CaptureFixture[str]):
     first = running.nodes_of(CLIENTS[:6])
 
@@ -185,7 +200,7 @@ def test_the_command_line_lists_counts_and_flushes(running: Subject, capsys: pyt
     assert [line.split() for line in command("count").splitlines()] == [
         ["group", "node", "templates"],
         *(["shop", name, "2"] for name in running.nodes),
-        "6 of at most 1000000".split(),
+        ["6", "of", "at", "most", "1000000"],
     ]
     lines = command("list", "--node", "n1").splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["shop", ip, "n1"] for ip, node in first.items() if node == "n1"]
