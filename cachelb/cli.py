@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cachelb import __version__, config_text, running
+from cachelb.affinity import command as affinity
 from cachelb.config import load, load_with_warnings
 from cachelb.errors import CommandError, ConfigError
 from cachelb.explain import BadQuestionError, explain
@@ -147,6 +148,7 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--json", action="store_true", help="for programs")
     asked.set_defaults(command=_explain)
 
+    affinity.add(_command(commands, "affinity", "list, count or flush the nodes that clients stay with"))
     simulate.add_plan(_command(commands, "plan", "say what a change of the nodes would move, before it is made"))
     simulate.add_simulate(
         _command(commands, "simulate", "say what hit ratio and load a farm would have, from access logs", config=False)

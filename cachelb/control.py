@@ -12,6 +12,9 @@ Each is a length (4 bytes, network order, of what follows), a kind (1 byte) and 
                             SESSIONS  TLS sessions of nodes                             HOT      samples of exchanges
                                                                                         SESSIONS  TLS sessions of nodes
                             PING      are you there?                                    PONG     yes
+                            FOUND     the nodes of clients                              FIND     whom does this client go to?
+                            FORGET    templates have changed                            USED     templates that are in use
+                            LOADS     what others have under way
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cachelb.routing.learned import Lesson
@@ -30,6 +33,7 @@ HOT, ASK, REPORT = b"T", b"M", b"N"
 LEAVE, PING, PONG = b"V", b"I", b"O"
 LOADS = b"W"
 SESSIONS = b"Z"
+FIND, FOUND, USED, FORGET = b"f", b"g", b"u", b"k"
 
 MESSAGE_BYTES = 16 << 20  # a Snapshot of 2,000 nodes has about 300 KiB
 
@@ -38,8 +42,11 @@ _SEEN = struct.Struct("!HIH")
 _NUMBER = struct.Struct("!QI")
 _LOAD = struct.Struct("!HI")
 _SAMPLE = struct.Struct("!HBIQH")
+_FIND = struct.Struct("!IHBBBB")
+_FOUND = struct.Struct("!IHH")
+_USED = struct.Struct("!HBB")
 
-NO_SLOT = 0xFFFF  # of a sample that no node has answered
+NO_SLOT = 0xFFFF  # of a sample that no node has answered, of a client that has no node
 HIT, BYPASSED, MARKED = 1, 2, 4  # flags of a sample; MARKED: the answer said whether it was a hit
 
 
@@ -95,6 +102,38 @@ class Report(NamedTuple):
 
     number: int
     text: bytes
+
+
+class Find(NamedTuple):
+    """A worker asks for a client's template.  number: the worker's, for the answer; address: the client's, 4 or 16 bytes.
+
+    proposed: the slot that hashing has chosen, or NO_SLOT, for a client that has none.
+    """
+
+    number: int
+    proposed: int
+    group: str
+    pool: str
+    scheduler: str
+    address: bytes
+
+
+class Found(NamedTuple):
+    """The answer: the slot, or NO_SLOT: no node is in service; home: the slot that the client will return to, or NO_SLOT."""
+
+    number: int
+    slot: int
+    home: int
+
+
+class Used(NamedTuple):
+    """A template that is in use, and to which slot it leads; or one to forget: without an address all of the slot's, without
+    either all of the group's.
+    """
+
+    slot: int
+    group: str
+    address: bytes
 
 
 def pack(kind: bytes, payload: bytes = b"") -> bytes:
@@ -207,3 +246,57 @@ def pack_report(report: Report) -> bytes:
 def unpack_report(payload: bytes) -> Report:
     """Read what ``pack_report`` wrote."""
     return Report(_NUMBER.unpack_from(payload)[0], payload[_NUMBER.size :])
+
+
+def pack_finds(finds: list[Find]) -> bytes:
+    """Questions for templates, as the payload of a message.  Names have at most 255 bytes."""
+    pieces: list[bytes] = []
+    for number, proposed, group, pool, scheduler, address in finds:
+        names = group.encode(), pool.encode(), scheduler.encode(), address
+        pieces.append(_FIND.pack(number, proposed, *map(len, names)))
+        pieces += names
+    return b"".join(pieces)
+
+
+def unpack_finds(payload: bytes) -> Iterator[Find]:
+    """Read what ``pack_finds`` wrote, one by one."""
+    at = 0
+    while at < len(payload):
+        number, proposed, *sizes = _FIND.unpack_from(payload, at)
+        at += _FIND.size
+        texts = []
+        for size in sizes:
+            texts.append(payload[at : at + size])
+            at += size
+        yield Find(number, proposed, texts[0].decode(), texts[1].decode(), texts[2].decode(), texts[3])
+
+
+def pack_found(found: list[Found]) -> bytes:
+    """The answers to a message of questions, as the payload of a message."""
+    return b"".join([_FOUND.pack(*one) for one in found])
+
+
+def unpack_found(payload: bytes) -> list[Found]:
+    """Read what ``pack_found`` wrote."""
+    return [Found(*one) for one in _FOUND.iter_unpack(payload)]
+
+
+def pack_used(used: Iterable[Used]) -> bytes:
+    """Templates in use, or to forget, as the payload of a message."""
+    pieces: list[bytes] = []
+    for slot, group, address in used:
+        name = group.encode()
+        pieces += (_USED.pack(slot, len(name), len(address)), name, address)
+    return b"".join(pieces)
+
+
+def unpack_used(payload: bytes) -> Iterator[Used]:
+    """Read what ``pack_used`` wrote, one by one."""
+    at = 0
+    while at < len(payload):
+        slot, name, size = _USED.unpack_from(payload, at)
+        at += _USED.size
+        group = payload[at : at + name].decode()
+        at += name
+        yield Used(slot, group, payload[at : at + size])
+        at += size

@@ -38,6 +38,7 @@ _FARM = [
     Counter("hashed", "counter", "requests", "requests sent to the owner of their URL"),
     Counter("bypassed", "counter", "requests", "requests sent around the farm"),
     Counter("steered", "counter", "requests", "requests that a rule has sent to a node which their URL does not decide"),
+    Counter("affinity_alone", "counter", "decisions", "nodes that a worker has chosen alone: the supervisor was silent"),
     Counter("tunnels", "counter", "tunnels", "CONNECT and Upgrade tunnels opened"),
     Counter("tcp_connections", "counter", "connections", "connections to TCP services"),
     Counter("tcp_open", "gauge", "connections", "connections to TCP services open now, and proxies that tell of a client"),
@@ -192,6 +193,17 @@ PEERS: tuple[Counter, ...] = (
     Counter("index_overloads", "counter", "messages", "what workers saw, not taken in because too much of it waited"),
     Counter("misrouted", "counter", "answers", "objects that a node has fetched although another node in service holds them"),
     Counter("index_keys", "gauge", "objects", "objects in the index, counted once for each node that holds them"),
+)
+
+# What the supervisor counts of persistent client connections (affinity.register).
+AFFINITY: tuple[Counter, ...] = (
+    Counter("affinity_templates", "gauge", "templates", "clients that stay with a node"),
+    Counter("affinity_created", "counter", "templates", "clients that were given a node"),
+    Counter("affinity_moved", "counter", "templates", "clients that were given another node: theirs died, drained or left"),
+    Counter("affinity_returned", "counter", "templates", "clients that went back to a node that had died"),
+    Counter("affinity_expired", "counter", "templates", "templates that nobody used for the timeout of their group"),
+    Counter("affinity_evicted", "counter", "templates", "templates that went, the longest unused first: there were too many"),
+    Counter("affinity_flushed", "counter", "templates", "templates that the operator has flushed"),
 )
 
 FARM: tuple[Counter, ...] = (*_FARM, *_ENDS)

@@ -23,6 +23,8 @@ from cachelb import __version__, compiled, control
 from cachelb.admin.api import AdminServer
 from cachelb.admin.desk import Desk
 from cachelb.admin.events import Level
+from cachelb.affinity.keeper import Keeper as TemplateKeeper
+from cachelb.affinity.register import Register
 from cachelb.changes import difference, fixed_at_start
 from cachelb.cluster.keeper import Legacy
 from cachelb.config import Config, load
@@ -78,12 +80,16 @@ class Supervisor:
         self.prober = Prober(self.health, self.farm.probe_targets, self.log_changes, config.health.timeout_s)
         self.sockets = Sockets(bind) if sockets is None else sockets
         self.before = before
+        self.affinity = Register(config)
+        self.template_keeper = TemplateKeeper(self.affinity, self.farm.slots)
         legacy = None
         if before is not None:
             self.health.adopt(before.offer.dead, time.monotonic())
             self.farm.adopt(before.offer.addresses)
             legacy = Legacy(before.ask(), before.offer.lock)
+            self.template_keeper.load(legacy.directory)  # which the index's keeper removes
         self.onecache = OneCache(config, self.farm.slots, self.sockets.udp, legacy)
+        self.template_keeper.follow(self.onecache.keeper)
         self.desk = Desk(self)
         self.admin = AdminServer(self)
         self.upgrades = Upgrades(self)
@@ -117,9 +123,13 @@ class Supervisor:
             await self.onecache.start()
             if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
                 self.workers = Workers(listeners, self._snapshot().pack(), self._heard)
+                self.affinity.workers = self.workers
+                if self.before is not None:
+                    await self.upgrades.follow(self.before)
                 self.onecache.begin(self.workers, digest)
                 await self._serve(self.workers)
         finally:
+            self.template_keeper.close()
             await self.onecache.stop()
             await self.admin.stop()
             await self.names.stop()
@@ -129,7 +139,8 @@ class Supervisor:
     async def _serve(self, workers: Workers) -> None:
         watchdog = partial(watch, self.notifier, workers.ping, self._is_well)
         loads = partial(tell_loads, workers, lambda: self.config, self.farm.slots.values)
-        jobs = (self.prober.run, Passive(self, workers).watch, self.desk.run, loads, watchdog)
+        affinity = self.affinity.sweep, self.template_keeper.run
+        jobs = (self.prober.run, Passive(self, workers).watch, self.desk.run, loads, *affinity, watchdog)
         health = [asyncio.create_task(self._forever(job)) for job in jobs]
         onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]
         workers.start()
@@ -237,6 +248,7 @@ class Supervisor:
         views = self.farm.views(self.health.states())
         self._version = self.health.version
         self.onecache.place(views)
+        self.affinity.place(views)
         has_urls = any(view.weight for view in views)  # else it serves pools alone
         self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and (view.weight or not has_urls) for view in views))
         # Of nodes a relay reads the views; for a new configuration it would forget what it has learned.
@@ -339,6 +351,7 @@ class Supervisor:
         """Put in force what the file and the operator say."""
         self.config = config = self.overrides.applied(self.file_config)
         self.farm.configure(config)
+        self.affinity.configure(config)
         self.names.reload(config.resolver, self.farm.names_to_resolve())
         self.health.reload(health_policy(config), self.farm.watched(), time.monotonic())
         self.prober.timeout_s = config.health.timeout_s
@@ -374,6 +387,8 @@ class Supervisor:
             ask = control.unpack_ask(payload)
             text = self.desk.manager.page(ask.page.decode("latin-1"))
             worker.send(control.REPORT, control.pack_report(control.Report(ask.number, text.encode())))
+        elif kind in (control.FIND, control.USED):
+            self.affinity.heard(worker, kind, payload)
         else:
             self.onecache.heard(worker, kind, payload)
 

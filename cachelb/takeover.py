@@ -8,6 +8,7 @@ The old one starts the new one with its own command line and its sockets, and th
     old    SAVED  what the index knows, in a file
     new    READY  every worker accepts, beside the old one's
     old    GO     you are the director now
+    both   TOLD   what becomes of templates, as long as both serve (affinity.journal)
 
 Until GO the old one is the director: if the new one ends, or takes too long (then SIGTERM ends it), the old one goes on.  A new
 one whose predecessor dies meanwhile is the only one left, and takes over.
@@ -37,7 +38,7 @@ from cachelb.errors import CachelbError
 from cachelb.handover import Published
 
 VARIABLE = "CACHELB_TAKEOVER"  # names the descriptor of the new one's end
-OFFER, ASK, SAVED, READY, GO = b"O", b"A", b"S", b"R", b"G"
+OFFER, ASK, SAVED, READY, GO, TOLD = b"O", b"A", b"S", b"R", b"G", b"T"
 FIRST_WORD_S = 10.0  # the offer is on its way before the new one runs
 KILLED_AFTER_S = 5.0  # beyond the time that it has to finish what it accepted
 
@@ -85,12 +86,14 @@ def command_line(words: Sequence[str], python: str) -> list[str]:
 
 
 class Successor:
-    """The new director, as the old one sees it."""
+    """The new director, as the old one sees it.  heard: is given what it tells of templates."""
 
     def __init__(self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._listening: asyncio.Task[None] | None = None
+        self.heard: Callable[[bytes], None] | None = None
         self.pid = process.pid
 
     @classmethod
@@ -132,14 +135,33 @@ class Successor:
                 self._say(SAVED, str(await save() or "").encode())
             elif message[0] == READY:
                 return
+            else:
+                self._hear(*message)
         with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._process.wait, KILLED_AFTER_S)
         code = self._process.returncode
         how = "closed the connection" if code is None else f"exit status {code}" if code >= 0 else f"signal {-code}"
         raise TakeoverError(f"the new one ended before it was ready ({how}); what it says is in the log above")
 
+    def _hear(self, kind: bytes, payload: bytes) -> None:
+        if kind == TOLD and self.heard is not None:
+            self.heard(payload)
+
+    async def _listen(self) -> None:
+        while (message := await control.receive(self._reader)) is not None:
+            self._hear(*message)
+
+    def tell(self, payload: bytes) -> None:
+        """Tell it of templates."""
+        self._say(TOLD, payload)
+
+    def unread(self) -> int:
+        """How many bytes it has not read yet."""
+        return self._writer.transport.get_write_buffer_size()
+
     async def go(self) -> None:
         """Make it the director."""
+        self._listening = asyncio.create_task(self._listen())
         self._say(GO)
         with contextlib.suppress(OSError):
             await self._writer.drain()
@@ -160,15 +182,27 @@ class Successor:
 
     def close(self) -> None:
         """Say nothing more to it."""
+        if self._listening is not None:
+            self._listening.cancel()
         self._writer.close()
 
 
 class Predecessor:
-    """The old director, as the new one sees it.  offer: what it gives; the descriptors are ours."""
+    """The old director, as the new one sees it.
+
+    offer: what it gives; the descriptors are ours.  early: what it has told of templates before ``listen``.
+    heard: is given what it tells of them then; gone: is called when it has ended.
+    """
 
     def __init__(self, sock: socket.socket, offer: Offer) -> None:
         self._sock = sock
+        self._writer: asyncio.StreamWriter | None = None
+        self._listening: asyncio.Task[None] | None = None
         self.offer = offer
+        self.early: list[bytes] = []
+        self.heard: Callable[[bytes], None] | None = None
+        self.gone: Callable[[], None] | None = None
+        self._go = asyncio.Event()
 
     @classmethod
     def find(cls, environment: MutableMapping[str, str]) -> Predecessor | None:
@@ -208,18 +242,45 @@ class Predecessor:
         """
         try:
             self._sock.sendall(control.pack(ASK))
-            message = _receive(self._sock)
+            while (message := _receive(self._sock)) is not None and message[0] == TOLD:
+                self.early.append(message[1])
         except OSError:
             message = None
         return Path(message[1].decode()) if message is not None and message[1] else None
 
+    async def listen(self) -> None:
+        """Hear from now on what it says, and be able to tell it things."""
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._sock)
+        self._listening = asyncio.create_task(self._listen(reader, self._writer))
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (message := await control.receive(reader)) is not None:
+            if message[0] == GO:
+                self._go.set()
+            elif message[0] == TOLD and self.heard is not None:
+                self.heard(message[1])
+        self._go.set()
+        writer.close()
+        if self.gone is not None:
+            self.gone()
+
     async def ready(self) -> None:
         """Tell it that every worker accepts; return when this process is the director."""
-        reader, writer = await asyncio.open_unix_connection(sock=self._sock)
-        writer.write(control.pack(READY))
-        while (message := await control.receive(reader)) is not None and message[0] != GO:
-            pass
-        writer.close()
+        if self._writer is None:
+            await self.listen()
+        assert self._writer is not None
+        self._writer.write(control.pack(READY))
+        await self._go.wait()
+
+    def tell(self, payload: bytes) -> None:
+        """Tell it of templates, if it is still there."""
+        if self._writer is not None and not self._writer.is_closing():
+            with contextlib.suppress(OSError):
+                self._writer.write(control.pack(TOLD, payload))
+
+    def unread(self) -> int:
+        """How many bytes it has not read yet."""
+        return self._writer.transport.get_write_buffer_size() if self._writer is not None else 0
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, bytes] | None:

@@ -16,11 +16,13 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from cachelb.takeover import Offer, Successor, TakeoverError
+from cachelb.affinity.journal import Journal
+from cachelb.takeover import Offer, Predecessor, Successor, TakeoverError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
+    from pathlib import Path
 
     from cachelb.supervisor import Supervisor
 
@@ -39,6 +41,7 @@ class Upgrades:
         self.tries = 0
         self.problem = ""
         self.successor: Successor | None = None
+        self._next: Successor | None = None  # that is being started, or has begun
         self._trying: asyncio.Task[None] | None = None
         self._reload = False  # was asked for meanwhile: the new one may have read the configuration before
 
@@ -70,8 +73,9 @@ class Upgrades:
         log.info("upgrade: starting the new version")
         try:
             async with asyncio.timeout(config.service.upgrade_s):
-                successor = await Successor.start(self._offer())
-                await successor.until_ready(supervisor.onecache.hand_over)
+                successor = self._next = await Successor.start(self._offer())
+                successor.heard = self._hear
+                await successor.until_ready(self._save)
         except asyncio.CancelledError:
             if successor is not None:
                 await successor.end(config.timeouts.drain_s)
@@ -89,7 +93,17 @@ class Upgrades:
         log.error("upgrade failed: %s; this one goes on", self.problem)
         if successor is not None:
             await successor.end(config.timeouts.drain_s)
+        self._next = supervisor.affinity.journal = None
+        supervisor.template_keeper.take_back()
         await supervisor.onecache.take_back()
+
+    async def _save(self) -> Path | None:
+        """Save what is known; where, if that is not the state directory.  From now on the new one is told of templates."""
+        assert self._next is not None
+        self.supervisor.affinity.journal = Journal(self._next.tell, self._next.unread).note
+        directory = await self.supervisor.onecache.hand_over()
+        await self.supervisor.template_keeper.hand_over(directory)
+        return directory
 
     def _offer(self) -> Offer:
         supervisor = self.supervisor
@@ -105,6 +119,25 @@ class Upgrades:
             operator=supervisor.overrides.told(),
             dead={name: known.cause for name, known in supervisor.health.states().items() if known.state == "dead"},
         )
+
+    def _hear(self, payload: bytes) -> None:
+        """What the new one tells of templates: it decides when it is the director."""
+        self.supervisor.affinity.adopt(payload, overrule=self.successor is not None)
+
+    async def follow(self, before: Predecessor) -> None:
+        """This process is to replace another one: hear what that one says of templates, and tell it what is decided here."""
+        affinity = self.supervisor.affinity
+        journal = affinity.journal = Journal(before.tell, before.unread).note
+
+        def gone() -> None:
+            if affinity.journal is journal:
+                affinity.journal = None
+
+        for payload in before.early:
+            affinity.adopt(payload, overrule=True)
+        before.heard = lambda payload: affinity.adopt(payload, overrule=self.supervisor.before is not None)
+        before.gone = gone
+        await before.listen()
 
     async def _hand_over(self, successor: Successor) -> None:
         supervisor = self.supervisor

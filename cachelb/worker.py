@@ -53,6 +53,8 @@ class Worker:
         engine.ask_purge = self._ask_purge
         engine.tell_seen = self._tell_seen
         engine.hot.tell = self._tell_hot
+        engine.steering.templates.ask = lambda finds: self._ask(control.FIND, control.pack_finds(finds))
+        engine.steering.templates.tell = lambda used: self._ask(control.USED, control.pack_used(used))
         engine.internal.manager.ask_supervisor = self._ask_report
         engine.door.services.tell_sessions = self._tell_sessions
 
@@ -65,10 +67,7 @@ class Worker:
             self._say(control.SESSIONS, sessions.pack(learned))
 
     def _ask_purge(self, purge: control.Purge) -> bool:
-        if self.writer.is_closing() or self.writer.transport.get_write_buffer_size() >= UNREAD_BYTES:
-            return False
-        self._say(control.PURGE, control.pack_purge(purge))
-        return True
+        return self._ask(control.PURGE, control.pack_purge(purge))
 
     def _tell_seen(self, seen: list[control.Seen]) -> None:
         if self.writer.transport.get_write_buffer_size() < UNREAD_BYTES:
@@ -81,9 +80,12 @@ class Worker:
             self._say(control.HOT, control.pack_samples(samples))
 
     def _ask_report(self, ask: control.Ask) -> bool:
+        return self._ask(control.ASK, control.pack_ask(ask))
+
+    def _ask(self, kind: bytes, payload: bytes) -> bool:
         if self.writer.is_closing() or self.writer.transport.get_write_buffer_size() >= UNREAD_BYTES:
             return False
-        self._say(control.ASK, control.pack_ask(ask))
+        self._say(kind, payload)
         return True
 
     def _say(self, kind: bytes, payload: bytes) -> None:
@@ -115,6 +117,10 @@ class Worker:
                 self.engine.purged(control.unpack_purged(payload))
             elif kind == control.REPORT:
                 self.engine.internal.manager.told(control.unpack_report(payload))
+            elif kind == control.FOUND:
+                self.engine.steering.templates.found(control.unpack_found(payload))
+            elif kind == control.FORGET:
+                self.engine.steering.templates.forget(list(control.unpack_used(payload)))
             elif kind == control.LOADS:
                 self.engine.take_loads(control.unpack_loads(payload))
             elif kind == control.PING:

@@ -6,6 +6,7 @@ Raises ProblemError for what cannot be done.  Left out: who may ask (``guard``).
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,16 @@ from cachelb.admin.model import NodeChange
 from cachelb.admin.problems import ProblemError
 from cachelb.admin.status import Reader
 from cachelb.admin.stream import Streams
+from cachelb.affinity import listing
 from cachelb.explain import BadQuestionError, explain
 from cachelb.listen import host_names
 from cachelb.routing.classify import DIGEST_PATH
+from cachelb.routing.template import packed
 
 if TYPE_CHECKING:
     from cachelb.supervisor import Supervisor
+
+log = logging.getLogger("cachelb.admin")
 
 METHOD_CHARS = 64
 
@@ -97,7 +102,59 @@ class Handlers:
             raise ProblemError(400, str(exc)) from exc
         index = supervisor.onecache.index
         held = index.holders(found.key.encode("utf-8", "surrogateescape")) if found.hash else []
-        return _json(found.as_dict() | {"holders": [index.names[slot] for slot in held if slot in index.names]})
+        holders = [index.names[slot] for slot in held if slot in index.names]
+        register = supervisor.affinity
+        groups, address = list(register.templates.shelves), packed(client)
+        templates = listing.of_client(register.templates, groups, address, self._names(), register.clock())
+        return _json(found.as_dict() | {"holders": holders, "templates": templates})
+
+    async def affinity(self, request: web.Request) -> web.StreamResponse:
+        register, names = self.supervisor.affinity, self._names()
+        groups, slot, address = self._templates(request)
+        limit, after, now = _number(request, "limit", 100, 0, 1000), request.query.get("after", ""), register.clock()
+        next_page = ""
+        if address is not None:
+            clients = listing.of_client(register.templates, groups, address, names, now)
+            clients = [client for client in clients if slot is None or client["node"] == names[slot]][:limit]
+        else:
+            try:
+                clients, next_page = listing.page(register.templates, groups, slot, limit, after, names, now)
+            except listing.BadPageError as exc:
+                raise ProblemError(400, str(exc), [("after", "is no page")]) from exc
+        found = {"templates": register.templates.size, "limit": register.templates.limit, "counters": register.counters()}
+        return _json(found | {"groups": listing.groups(register.templates, names), "clients": clients, "next": next_page})
+
+    async def flush_affinity(self, request: web.Request) -> web.StreamResponse:
+        supervisor, register = self.supervisor, self.supervisor.affinity
+        groups, slot, address = self._templates(request)
+        query = request.query
+        if not any(query.get(name) for name in ("group", "node", "client")):
+            raise ProblemError(400, "flush what? name a client, a node or a group")
+        if address is not None and slot is not None:
+            raise ProblemError(400, "a client or a node, not both")
+        count = register.flush_client(groups, address) if address is not None else await register.flush(groups, slot)
+        what = [f"{name} {query[name]}" for name in ("client", "node", "group") if query.get(name)]
+        text = f"{count} templates flushed: {', '.join(what)}, by the operator"
+        log.info("%s", text)
+        supervisor.desk.events.add("affinity", text, node=query.get("node", ""), flushed=count)
+        return _json({"flushed": count})
+
+    def _names(self) -> dict[int, str]:
+        return {slot: name for name, slot in self.supervisor.farm.slots.items()}
+
+    def _templates(self, request: web.Request) -> tuple[list[str], int | None, bytes | None]:
+        """The groups, the node's slot and the client's address that a query names."""
+        query, shelves = request.query, self.supervisor.affinity.templates.shelves
+        group, node, client = (query.get(name, "") for name in ("group", "node", "client"))
+        if group and group not in shelves:
+            raise ProblemError(404, f"there is no [[affinity]] {group[:64]!r}; there are {', '.join(shelves) or 'none'}")
+        if node and node not in self.supervisor.farm.slots:
+            raise ProblemError(404, f"there is no node {node[:64]!r}")
+        try:
+            address = packed(client) if client else None
+        except ValueError as exc:
+            raise ProblemError(400, f"{client[:64]!r} is not the IP address of a client", [("client", "is none")]) from exc
+        return [group] if group else list(shelves), self.supervisor.farm.slots[node] if node else None, address
 
     async def hot(self, request: web.Request) -> web.StreamResponse:
         supervisor = self.supervisor

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from cachelb.counters import BUCKETS, FARM, HISTOGRAM_WIDTH, HISTOGRAMS, NODE, PEERS, Counter
+from cachelb.counters import AFFINITY, BUCKETS, FARM, HISTOGRAM_WIDTH, HISTOGRAMS, NODE, PEERS, Counter
 from cachelb.errors import Reason
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class _Collector:
                 yield _table("", counter, [({}, farm[counter.name])])
         for counter in PEERS:
             yield _table("", counter, [({}, peers[counter.name])])
+        for counter in AFFINITY:
+            yield _table("", counter, [({}, self.status["affinity"][counter.name])])
         ends = [
             ({"reason": reason.label, "error": str(reason.value.is_error).lower()}, farm[f"ended_{reason.label}"])
             for reason in Reason

@@ -161,6 +161,7 @@ class Status(Document):
     farm: Counts = Field(description="since the start, over all workers, as cachelb.counters.FARM lists them")
     rates: FarmRates
     onecache: dict[str, Any] = Field(description="icp, index, digest, counters")
+    affinity: Counts = Field(description="persistent client connections, as cachelb.counters.AFFINITY lists them")
     nodes: list[Node]
 
 
@@ -177,6 +178,47 @@ class NodeChange(BaseModel):
 
     state: OperatorState | None = None
     weight: Annotated[float, Field(ge=0, le=256, allow_inf_nan=False)] | None = None
+
+
+class AffinityGroup(Document):
+    """A group of persistent client connections."""
+
+    name: str
+    netmask_v4: int
+    netmask_v6: int
+    timeout_s: float
+    expire_on_drain: bool
+    after_death: Literal["stay", "return"]
+    templates: int
+    nodes: dict[str, int] = Field(description="templates of each node; without those that have none")
+
+
+class AffinityTemplate(Document):
+    """Where one client goes, or the clients of one network."""
+
+    group: str
+    client: str = Field(description="address, or network where a netmask makes several clients one")
+    node: str
+    home: str = Field(description='the node that has died, to which the client will return; "": there is none')
+    idle_s: float = Field(description="since it was used last, as far as workers have told: they do every few seconds")
+    expires_in_s: float = Field(description="unless it is used, or a connection of the client lives")
+
+
+class Affinity(Document):
+    """Persistent client connections: the groups, and as many of their templates as were asked for."""
+
+    templates: int
+    limit: int = Field(description="beyond it the longest unused go")
+    counters: Counts = Field(description="since the start, as cachelb.counters.AFFINITY lists them")
+    groups: list[AffinityGroup]
+    clients: list[AffinityTemplate]
+    next: str = Field(description='for the parameter after of the next page; "": this is the last')
+
+
+class Flushed(Document):
+    """What a flush did."""
+
+    flushed: int = Field(description="templates")
 
 
 class ExplainNode(Document):
@@ -220,6 +262,7 @@ class Explanation(Document):
     sent: str
     nodes: list[ExplainNode]
     holders: list[str] = Field(description="nodes that hold the URL, as far as the index knows")
+    templates: list[AffinityTemplate] = Field(description="of this client, in any group")
 
 
 class HotEntry(Document):
@@ -273,7 +316,9 @@ class Event(Document):
 
     id: int = Field(description="grows by one with each; begins anew when the director is started")
     at: float = Field(description="wall clock, seconds")
-    kind: Literal["start", "node", "operator", "farm", "reload", "reload_refused", "worker", "refusals", "errors", "gap"]
+    kind: Literal[
+        "start", "node", "operator", "farm", "reload", "reload_refused", "worker", "refusals", "errors", "affinity", "gap"
+    ]
     level: Literal["info", "warning", "error"]
     text: str = Field(description="a sentence")
     node: str = Field(description='"" if it is about no node')

@@ -50,6 +50,12 @@ class Operation:
 
 _NAME = Parameter("name", "of the node", {"type": "string", "minLength": 1}, required=True, place="path")
 
+_TEMPLATES = (
+    Parameter("group", "of [[affinity]]; all if not given"),
+    Parameter("node", "only its templates"),
+    Parameter("client", "only the template of this IP address"),
+)
+
 OPERATIONS = (
     Operation("GET", f"{PREFIX}/status", "status", "The farm, its nodes, workers, rates and counters", model.Status),
     Operation("GET", f"{PREFIX}/nodes", "nodes", "All nodes", model.Nodes),
@@ -73,6 +79,20 @@ OPERATIONS = (
             Parameter("header", '"Name: value"; may be repeated', {"type": "array", "items": {"type": "string"}}),
         ),
         errors=(400,),
+    ),
+    Operation(
+        *("GET", f"{PREFIX}/affinity", "affinity", "Persistent client connections: groups, counts and templates", model.Affinity),
+        parameters=(
+            *_TEMPLATES,
+            Parameter("limit", "templates in the answer (100)", {"type": "integer", "minimum": 0, "maximum": 1000}),
+            Parameter("after", "what the page before says under next"),
+        ),
+        errors=(400, 404),
+    ),
+    Operation(
+        *("DELETE", f"{PREFIX}/affinity", "flush_affinity", "Flush templates: of a client, a node or a group, at least one"),
+        *(model.Flushed, None, _TEMPLATES, True),
+        errors=(400, 404),
     ),
     Operation(
         *("GET", f"{PREFIX}/hot", "hot", "URLs and hosts that are asked for most", model.Hot),
@@ -112,7 +132,7 @@ _TEXTS = {
     400: "The query or the body cannot be understood",
     401: "A bearer token is needed, or the one given is wrong",
     403: "Not allowed: no token is configured, or another site's page asks",
-    404: "There is no such node",
+    404: "There is no such node, or group",
     409: "That would leave the farm without owners, or the new configuration cannot be used",
     413: "The body is too large",
     415: "The body is not JSON",

@@ -76,6 +76,7 @@ class Reader:
             "farm": farm,
             "rates": supervisor.desk.history.rates(),
             "onecache": supervisor.onecache.status(),
+            "affinity": supervisor.affinity.counters(),
             "nodes": self.nodes(),
         }
 

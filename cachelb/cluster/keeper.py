@@ -143,6 +143,11 @@ class Keeper:
         """The descriptor whose lock says that the state directory is ours; -1: it is not, or there is none."""
         return self._lock
 
+    @property
+    def save_s(self) -> float:
+        """Seconds between savings."""
+        return self._settings.save_s
+
     def configure(self, settings: IndexConfig) -> None:
         """Another ``save_s``."""
         self._settings = self._settings.model_copy(update={"save_s": settings.save_s})

@@ -22,19 +22,17 @@ Left out: when to save, and two directors with one directory.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import json
-import os
 import struct
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ..errors import CachelbError
+from ..statefile import CHECKSUM_BYTES, StateFile
 from .holdings import BUCKETS, KEYS_LIMIT, RECORD, SLOTS, Holdings
 
 FILE_NAME = "holdings"
@@ -46,7 +44,6 @@ NAMES_LIMIT_BYTES = 1 << 20
 _MAGIC = b"cachelb holdings"
 _HEADER = struct.Struct("<16sHHIQIQ4x16s")
 _COUNTS = struct.Struct(f"<{BUCKETS}I")
-_CHECKSUM_BYTES = 16
 # 5 million keys: 20,000 records, 0.4 MB; one step takes 0.4 ms (2026-11).
 _STEP = 1024
 
@@ -71,50 +68,6 @@ class _Header(NamedTuple):
 
     def pack(self) -> bytes:
         return _HEADER.pack(*self)
-
-
-class _Writer:
-    """The new file while it is written, under another name."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._aside = directory / f"{FILE_NAME}.new"
-        self._body = blake2b(digest_size=_CHECKSUM_BYTES)
-        self._file: BinaryIO = io.BytesIO()  # until it is opened
-
-    def open(self) -> None:
-        """Begin."""
-        # it has no URLs, but who asks for the key of a known one finds out that somebody fetched it: nobody else's business
-        fd = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(fd, "wb")
-        os.fchmod(fd, 0o600)  # one that was left behind may have had other rights
-        self._file.write(bytes(_HEADER.size))
-
-    def write(self, data: bytes) -> None:
-        self._body.update(data)
-        self._file.write(data)
-
-    def finish(self, header: _Header) -> None:
-        """Put the header in front, bring everything to the disk, and the file to its name."""
-        header = header._replace(checksum=_checksum(header, self._body.digest()))
-        self._file.seek(0)
-        self._file.write(header.pack())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self._aside, self._directory / FILE_NAME)
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # the new name, too
-        finally:
-            os.close(directory)
-
-    def abandon(self) -> None:
-        """Leave nothing behind, as far as the disk allows."""
-        with contextlib.suppress(OSError):  # what was not written yet, to a full disk
-            self._file.close()
-        with contextlib.suppress(OSError):
-            self._aside.unlink()
 
 
 class _Saving:
@@ -149,7 +102,7 @@ class _Saving:
         same = [(slot, use[0]) for slot, use in self._slots.items() if slots.get(slot) == use]
         names = [[slot, self._names[node]] for slot, node in same if node in self._names]
         text = json.dumps(names, ensure_ascii=True).encode()
-        header = _Header(_MAGIC, VERSION, RECORD.size, BUCKETS, self._records, len(text), self._now, bytes(_CHECKSUM_BYTES))
+        header = _Header(_MAGIC, VERSION, RECORD.size, BUCKETS, self._records, len(text), self._now, bytes(CHECKSUM_BYTES))
         return text, header
 
 
@@ -166,7 +119,7 @@ def save(directory: Path, holdings: Holdings, names: Mapping[int, str], now: int
     """
     saving = _Saving(holdings, names, now)
     try:
-        writer = _Writer(directory)
+        writer = StateFile(directory, FILE_NAME, _HEADER.size)
         try:
             writer.open()
             for data in saving.records():
@@ -174,7 +127,7 @@ def save(directory: Path, holdings: Holdings, names: Mapping[int, str], now: int
             text, header = saving.names()
             writer.write(saving.counts())
             writer.write(text)
-            writer.finish(header)
+            writer.finish(lambda body: _sealed(header, body))
         except BaseException:
             writer.abandon()
             raise
@@ -186,7 +139,7 @@ async def save_aside(directory: Path, holdings: Holdings, names: Mapping[int, st
     """``save`` from an event loop, which is never held up for more than a millisecond."""
     saving = _Saving(holdings, names, now)
     try:
-        writer = _Writer(directory)
+        writer = StateFile(directory, FILE_NAME, _HEADER.size)
         try:
             await _in_thread(writer.open)
             for data in saving.records():
@@ -194,7 +147,7 @@ async def save_aside(directory: Path, holdings: Holdings, names: Mapping[int, st
             text, header = saving.names()
             await _in_thread(lambda: writer.write(saving.counts()))
             await _in_thread(writer.write, text)
-            await _in_thread(writer.finish, header)
+            await _in_thread(writer.finish, lambda body: _sealed(header, body))
         except BaseException:
             writer.abandon()
             raise
@@ -270,7 +223,7 @@ def _parse_header(data: bytes) -> _Header:
     size = _HEADER.size + header.records * RECORD.size + _COUNTS.size + header.names_bytes
     if len(data) != size:
         raise BadState(f"{len(data)} bytes instead of {size}" + (": cut short" if len(data) < size else ""))
-    body = blake2b(memoryview(data)[_HEADER.size :], digest_size=_CHECKSUM_BYTES)
+    body = blake2b(memoryview(data)[_HEADER.size :], digest_size=CHECKSUM_BYTES)
     if _checksum(header, body.digest()) != header.checksum or not data.startswith(header.pack()):
         raise BadState("damaged: the checksum is wrong")
     return header
@@ -291,8 +244,12 @@ def _parse_names(data: bytes) -> dict[int, str]:
     return names
 
 
+def _sealed(header: _Header, body: bytes) -> bytes:
+    return header._replace(checksum=_checksum(header, body)).pack()
+
+
 def _checksum(header: _Header, body: bytes) -> bytes:
-    return blake2b(header._replace(checksum=bytes(_CHECKSUM_BYTES)).pack() + body, digest_size=_CHECKSUM_BYTES).digest()
+    return blake2b(header._replace(checksum=bytes(CHECKSUM_BYTES)).pack() + body, digest_size=CHECKSUM_BYTES).digest()
 
 
 def _cannot(verb: str, directory: Path, exc: OSError) -> str:

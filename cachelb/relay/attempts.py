@@ -1,8 +1,9 @@
 """Getting a request to a node or an origin: which one, on which connection, and what to do when that fails.
 
-States of one request, until the head of its answer is there::
+States of one request, until the head of its answer is there (SCHEDULING: its client's template is asked for)::
 
-    RESOLVING -> CONNECTING -> WAITING -> (answer)
+    RESOLVING |
+    SCHEDULING -> CONNECTING -> WAITING -> (answer)
         |            |  ^         |
         |            v  |         v
         +--------> next target <--+        a failed connect, or a connection that died before its first byte
@@ -49,6 +50,7 @@ WAITING: Final = 3
 BODY: Final = 4
 TUNNEL: Final = 5
 PURGING: Final = 6
+SCHEDULING: Final = 7
 
 TARGETS_MAX: Final = 3  # targets asked for one request: a request that kills caches must not walk through the whole farm
 
@@ -97,6 +99,10 @@ class Attempts:
 
     def link_readable(self, link: Link) -> None:
         """The link has more of the body."""
+        raise NotImplementedError
+
+    def reschedule(self) -> None:
+        """Find out who is asked instead of a node that has died, and ask."""
         raise NotImplementedError
 
     # -- choosing
@@ -265,8 +271,11 @@ class Attempts:
             return self.targets[self.attempt]
         return None
 
-    def target_died(self, targets: Sequence[Target]) -> None:
-        """The node that this exchange waits for was declared dead: go to the new ``targets``, if repeating is allowed."""
+    def target_died(self, targets: Sequence[Target] | None) -> None:
+        """The node that this exchange waits for was declared dead: go to the new ``targets``, if repeating is allowed.
+
+        targets: None: they have to be asked for (``reschedule``).
+        """
         if self.phase not in (CONNECTING, WAITING) or self.body_used or not self.line.idempotent:
             return
         if self.link is not None and self.link.inbuf:
@@ -276,11 +285,14 @@ class Attempts:
         self.engine.count("moved")
         self.last_reason = Reason.NODE_DEAD
         self.detail = f"{dead.name} was declared dead"
-        self.targets = targets
         self.partial = False
         self.attempt = 0
         self.tried = 0
-        self.try_targets()
+        if targets is None:
+            self.reschedule()
+        else:
+            self.targets = targets
+            self.try_targets()
 
     # -- letting go
 

@@ -26,6 +26,7 @@ from cachelb.relay.upstream import Target
 if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
     from cachelb.relay.pump import Pump
+    from cachelb.relay.templates import Entry
 
 READING: Final = 0
 BUSY: Final = 1
@@ -46,7 +47,7 @@ class Client(End):
     """A client connection and its current exchange."""
 
     __slots__ = (
-        "begun", "deadline", "denied", "engine", "eof", "exchange", "inbuf", "ip", "ip_bytes", "lingered", "state",
+        "begun", "deadline", "denied", "engine", "eof", "exchange", "held", "inbuf", "ip", "ip_bytes", "lingered", "state",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, sock: socket.SocketType, ip: str, denied: bool) -> None:
@@ -55,6 +56,7 @@ class Client(End):
         self.ip = ip
         self.ip_bytes = ip.encode("ascii")
         self.denied = denied
+        self.held: dict[str, Entry] | None = None  # templates that do not expire while it lives, by group
         self.inbuf = b""
         self.state = READING
         self.eof = False

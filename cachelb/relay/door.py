@@ -200,6 +200,9 @@ class Door:
     def forget(self, client: Client) -> None:
         """A client connection is closed."""
         self.clients.discard(client)
+        for entry in (client.held or {}).values():
+            self.engine.steering.templates.release(entry)
+        client.held = None
         self._leave(client.ip)
 
     def part(self, guest: Guest) -> None:

@@ -4,13 +4,11 @@ Outside, four verbs (see ``base.Relay``): ``start``, ``apply``, ``counters``, ``
 connections share: the plans' memos, the nodes and origins with their kept connections, the pipes, the counters and the
 clock.
 
-Time is coarse on purpose: one tick every ``TICK_S`` sets ``now`` and looks for deadlines that have passed.  A pass over
-20,000 connections costs about 1 ms; a timer object per request would cost more than that every second.
+Left out: the coarse clock that sets ``now`` (ticker.py).
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
 import logging
 import socket
@@ -35,6 +33,7 @@ from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.sightings import Sightings
 from cachelb.relay.steer import Steering
+from cachelb.relay.ticker import Ticker
 from cachelb.relay.timeouts import Timeouts
 from cachelb.relay.upstream import Target
 from cachelb.routing.learned import Learned, Lesson
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cachelb.relay")
 
-TICK_S = 0.2
 MEMO_LINE_BYTES: Final = 1024  # longer first lines and blocks are judged anew each time: the memos' memory is bounded by these
 MEMO_BLOCK_BYTES: Final = 2048
 MEMO_BLOCKS: Final = 8192
@@ -113,8 +111,7 @@ class Engine:
         self.hot = HotSamples(self.farm[END_INDEX[Reason.DONE]])
         self._settings = ""
         self._plan_settings: PlanSettings
-        self._ticker: asyncio.TimerHandle | None = None
-        self._ticks = 0
+        self.ticker = Ticker(self)
         self._over = asyncio.Event()  # while draining: the last client has gone, or time is up
 
     # -- the four verbs
@@ -122,7 +119,7 @@ class Engine:
     def start(self, listeners: Sequence[socket.socket]) -> None:
         """Begin to accept on ``listeners``; ``drain`` closes them.  A Snapshot must have been applied."""
         self.door.open(listeners)
-        self._tick()
+        self.ticker.start()
 
     def apply(self, blob: bytes) -> int:
         """Route later requests by the Snapshot in ``blob``; return its epoch.
@@ -140,6 +137,7 @@ class Engine:
         if changed:
             self._configure(config)
             self._settings = snapshot.settings
+        self.steering.templates.configure(config)
         fleet = self.fleet
         self.planner = Planner(self._plan_settings, fleet.table, fleet.targets, fleet.admits, fleet.pools)
         self.lines.clear()
@@ -151,7 +149,7 @@ class Engine:
 
     def counters(self) -> memoryview:
         """The live block, in the order of ``cachelb.counters``."""
-        self._write_counters()
+        self.ticker.write_counters()
         return self.block
 
     async def drain(self, deadline_s: float, *, patient: bool = False) -> int:
@@ -235,9 +233,9 @@ class Engine:
                 except Exception as exc:
                     client.crashed(exc)
 
-    def _instead(self, exchange: Exchange) -> tuple[Target, ...]:
+    def _instead(self, exchange: Exchange) -> tuple[Target, ...] | None:
         if exchange.rule is not None:
-            return self.steering.targets(exchange, exchange.rule)
+            return None if exchange.rule.action.affinity else self.steering.targets(exchange, exchange.rule)
         return self.planner.line_owners(exchange.line)
 
     def take_loads(self, loads: dict[int, int]) -> None:
@@ -346,49 +344,8 @@ class Engine:
         """An error of ours: it is logged whole, and ends one connection only."""
         log.error("internal error: %r", exc, exc_info=exc)
 
-    # -- the clock
-
-    def _tick(self) -> None:
-        late = self.clock() - self.now - TICK_S
-        self.now = now = self.clock()
-        self.farm[FARM_INDEX["loop_lag_us"]] = lag = max(0, int(late * 1e6)) if self._ticks else 0
-        self.farm[FARM_INDEX["loop_lag_total_us"]] += lag
-        self._ticks += 1
-        try:
-            self._every_tick(now)
-        except Exception as exc:
-            self.crashed(exc)
-        self._ticker = self.loop.call_later(TICK_S, self._tick)
-
-    def _every_tick(self, now: float) -> None:
-        for client in [client for client in self.clients if client.deadline <= now]:
-            try:
-                client.expired()
-            except Exception as exc:
-                client.crashed(exc)
-        self.door.sweep(now)
-        if self.door.resting:
-            self.door.watch()
-        self.sightings.flush()
-        self.hot.tick(self.farm[END_INDEX[Reason.DONE]])
-        if self._ticks % 5 == 0:
-            self.fleet.expire(now)
-            self.origins.expire(now)
-        if self._ticks % 50 == 0:
-            self.learned.expire(now)
-        self._write_counters(self._ticks)
-        self.reports.tick(now)
-
-    def _write_counters(self, turn: int | None = None) -> None:
-        farm = self.farm
-        farm[FARM_INDEX["clients_open"]], farm[FARM_INDEX["tcp_open"]] = self.door.sizes()
-        farm[FARM_INDEX["learned_urls"]], farm[FARM_INDEX["learned_segments"]] = self.learned.sizes()
-        self.block[: len(farm)] = memoryview(array.array("Q", farm))
-        self.fleet.write_counters(turn)
-
     def _close(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
+        self.ticker.stop()
         self.sightings.flush()
         self.fleet.close()
         self.origins.close()
@@ -397,4 +354,4 @@ class Engine:
         self.small_pipes.close()
         self.poller.close()
         self.reports.close()
-        self._write_counters()
+        self.ticker.write_counters()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from cachelb.counters import END_INDEX, FARM_INDEX, TOTAL_TIME, WHOLE_TIME, note_us
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.framing import CHUNKED, ChunkScanner, request_body
-from cachelb.relay.attempts import BODY, CONNECTING, IDLE, PURGING, RESOLVING, TUNNEL, WAITING
+from cachelb.relay.attempts import BODY, CONNECTING, IDLE, PURGING, RESOLVING, SCHEDULING, TUNNEL, WAITING
 from cachelb.relay.bodies import CLOSE, KEEP, KEEP_10
 from cachelb.relay.hot import LONG_BYTES
 from cachelb.relay.pump import Pump
@@ -175,6 +175,8 @@ class Exchange(Ways):
         elif self.phase == TUNNEL:
             over = self.engine.now >= self.tunnel_end
             self.finish(Reason.TUNNEL_LIMIT if over else Reason.TUNNEL_IDLE)
+        elif self.phase == SCHEDULING:
+            self.fail(Reason.NO_NODE, "the supervisor does not say which")
         elif self.phase == PURGING:
             self.fail(Reason.PURGE_TIMEOUT if self.why == "purge" else Reason.MANAGER_UNAVAILABLE)
         elif self.target is None or self.client.unsent is not None or (self.download is not None and self.download.waiting):

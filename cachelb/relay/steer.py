@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cachelb.errors import Reason
 from cachelb.relay.attempts import TARGETS_MAX
+from cachelb.relay.templates import Templates
 from cachelb.routing.classify import Kind
 from cachelb.routing.rules import first_that_takes
 from cachelb.routing.schedule import Turns, least_busy
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
     from cachelb.relay.exchange import Exchange
     from cachelb.relay.upstream import Target
+    from cachelb.relay.ways import Ways
     from cachelb.routing.pool import Pool
     from cachelb.routing.rules import Rule
 
@@ -30,6 +32,7 @@ class Steering:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.templates = Templates(self)
         self._turns: dict[tuple[str, str], Turns] = {}
         self._turn = 0
 
@@ -68,16 +71,34 @@ class Steering:
         else:
             exchange.bypass(f"rule {rule.name}")
 
-    def send(self, exchange: Exchange, rule: Rule) -> None:
-        """To a node of the rule's pool."""
-        targets = self.targets(exchange, rule)
+    def send(self, exchange: Ways, rule: Rule) -> None:
+        """To a node of the rule's pool: at once, or when it is known whose client this is."""
+        targets = self.follow(exchange, rule) if rule.action.affinity else self.targets(exchange, rule)
+        if targets is not None:
+            self.found(exchange, targets)
+
+    def found(self, exchange: Ways, targets: tuple[Target, ...]) -> None:
+        """It is known whom to ask."""
         if targets:
             self.engine.count("steered")
             exchange.send_to(targets, exchange.node_head())
         else:
             exchange.farm_dead()
 
-    def targets(self, exchange: Exchange, rule: Rule) -> tuple[Target, ...]:
+    def follow(self, exchange: Ways, rule: Rule) -> tuple[Target, ...] | None:
+        """Whom the client's template says; None: the exchange waits, for that is not known here."""
+        action, client, templates = rule.action, exchange.client, self.templates
+        group, pool = action.affinity, self.engine.fleet.pools[action.pool]
+        if client.held is None or group not in client.held:
+            client.held = {**(client.held or {}), group: templates.hold(group, client.ip)}
+        targets = templates.known(group, client.ip, pool)
+        if targets is None:
+            key = {"host": exchange.line.host, "client": client.ip_bytes}.get(action.scheduler, exchange.line.key)
+            done = exchange.wait_for_template()
+            targets = templates.find(group, client.ip, pool, action.scheduler or "wlc", done, action.algorithm, key)
+        return targets
+
+    def targets(self, exchange: Ways, rule: Rule) -> tuple[Target, ...]:
         """Whom to ask, in order; empty where no node of the pool is in service."""
         line, action = exchange.line, rule.action
         pool = self.engine.fleet.pools[action.pool]

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 from cachelb.errors import Reason
 from cachelb.relay.answer import Answer
-from cachelb.relay.attempts import RESOLVING
+from cachelb.relay.attempts import RESOLVING, SCHEDULING
 from cachelb.relay.reports import bypass_counter
 from cachelb.relay.sightings import ONLY_IF_CACHED
 from cachelb.relay.upstream import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cachelb.relay.client import Client
     from cachelb.relay.engine import Engine
     from cachelb.routing.rules import Rule
 
 _UNREACHABLE: Final = frozenset((Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.NODE_DEAD))
 FARM_DEAD: Final = "farm dead"
+TEMPLATE_S: Final = 10.0  # until a template is known: the relay gives up waiting for the supervisor long before (templates.py)
 LEARNED: Final = "learned "  # so begins every reason that routing/learned.py gives
 
 
@@ -136,6 +139,31 @@ class Ways(Answer):
     def is_resolving(self, serial: int) -> bool:
         """Whether this is still the request that asked for a name."""
         return self.phase == RESOLVING and self.serial == serial and not self.client.closed
+
+    def wait_for_template(self) -> Callable[[tuple[Target, ...]], None]:
+        """It is asked which node the client goes to: what is to be told that."""
+        self.phase = SCHEDULING
+        self.client.deadline = self.engine.now + TEMPLATE_S
+        self.serial += 1
+        serial = self.serial
+
+        def found(targets: tuple[Target, ...]) -> None:
+            if self.phase == SCHEDULING and self.serial == serial and not self.client.closed:
+                try:
+                    self.engine.steering.found(self, targets)
+                except Exception as exc:
+                    self.client.crashed(exc)
+
+        return found
+
+    def reschedule(self) -> None:
+        """The node of its client's template has died: to the one that the client gets instead."""
+        engine, rule = self.engine, self.rule
+        assert rule is not None
+        if rule.action.pool in engine.fleet.pools and rule.action.affinity in engine.steering.templates.groups:
+            engine.steering.send(self, rule)
+        else:  # it is of a configuration that is no longer in force
+            self.fail(self.last_reason, self.detail)
 
     def origin_found(self, target: Target) -> None:
         """The origin's addresses are known and allowed: connect, or use a kept connection."""

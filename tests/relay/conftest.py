@@ -30,6 +30,7 @@ from fakes_service import TcpStage
 from cachelb.config import Config
 from cachelb.counters import read_farm, read_node
 from cachelb.relay import engine as python_engine
+from cachelb.relay import ticker as python_ticker
 from cachelb.routing.ring import Member
 from cachelb.routing.table import make_table
 from cachelb.snapshot import NodeView, Snapshot
@@ -71,6 +72,7 @@ class PythonRelay:
             "clients": len(engine.clients),
             "guests": len(engine.door.guests),
             "addresses of clients": len(engine.door._per_client),
+            "connections held for": len(engine.steering.templates._held),
             "pipes": engine.pipes.used + engine.small_pipes.used,
             "purges": len(engine.internal.purges),
             "reports": len(engine.internal.manager.asked),
@@ -306,7 +308,7 @@ def make_farm(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, relay_errors: list[str]
 ) -> Iterator[Callable[..., Farm]]:
     """Makes farms; nothing of them may be left afterwards."""
-    monkeypatch.setattr(python_engine, "TICK_S", 0.01)  # timeouts of a tenth of a second are kept to the hundredth
+    monkeypatch.setattr(python_ticker, "TICK_S", 0.01)  # timeouts of a tenth of a second are kept to the hundredth
     before = open_descriptors()
     farms: list[Farm] = []
 

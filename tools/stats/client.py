@@ -64,6 +64,10 @@ class Admin:
         """Drain a node, or bring it back; the answer is the node.  Raises Down, Refused."""
         return self._ask("PUT", f"/nodes/{quote(node, safe='')}", json.dumps({"state": state}).encode())
 
+    def delete(self, path: str, **query: Any) -> Any:
+        """``DELETE /api/v1`` + path.  Raises Down, Refused."""
+        return self._ask("DELETE", path + (f"?{urlencode(query)}" if query else ""))
+
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
         fields = {"Accept": "application/json", "Connection": "close"}
         if self.token:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cachelb import statefile
 from cachelb.cluster import saved
 from cachelb.cluster.holdings import BUCKETS, Holding, Holdings, Source, mask_of
 from cachelb.cluster.saved import FILE_NAME, BadState, StateError, load, parse_state, save, save_aside
@@ -122,7 +123,7 @@ def test_a_failure_to_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saved.os, "fsync", full)
+    monkeypatch.setattr(statefile.os, "fsync", full)
     with pytest.raises(StateError, match=r"cannot save .*holdings: No space left on device"):
         save(tmp_path, filled(200), NAMES, NOW)
     with pytest.raises(StateError, match="No space left"):

@@ -1,0 +1,1 @@
+"""Persistent client connections: who decides which node a client stays with, and remembers it (the supervisor's part)."""
