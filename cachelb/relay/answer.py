@@ -75,6 +75,8 @@ class Answer(Bodies):
         if head.status == 504 and self._is_second_chance(link, head, data):
             return
         self._count(link, head)
+        if self.client.unusual or head.status == 401:
+            self.engine.steering.pins.answered(self, link, head)
         length = response_body(self.line.method, head)
         if length == 0 and self.line.method == b"CONNECT" and head.status < 300:
             self._note_first_byte()
@@ -125,7 +127,7 @@ class Answer(Bodies):
         if self.engine.tell_seen is not None:
             self.engine.sightings.missed(self, link.target)
         length = response_body(self.line.method, head)
-        if self.body or self.attempt + 1 >= len(self.targets):
+        if self.body or self.attempt + 1 >= len(self.targets) or self.client.unusual:
             return False
         body = data[head.size :]
         if len(body) < length <= REFUSAL_BYTES:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cachelb.errors import Reason
 from cachelb.relay.attempts import TARGETS_MAX
+from cachelb.relay.pinning import Pins
 from cachelb.relay.templates import Templates
 from cachelb.routing.classify import Kind
 from cachelb.routing.rules import first_that_takes
@@ -33,16 +34,19 @@ class Steering:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.templates = Templates(self)
+        self.pins = Pins(engine)
         self._turns: dict[tuple[str, str], Turns] = {}
         self._turn = 0
 
     def takes(self, exchange: Exchange, kind: Kind) -> bool:
-        """Send a request where the rule says that it falls under; False where it goes as it would without rules.
+        """Send a request where its client's pin is, or the rule says that it falls under; False: as it would go without.
 
         Args:
             kind: HASH, BYPASS or TUNNEL: what it would be without rules.
         """
         line, client = exchange.line, exchange.client
+        if (exchange.block.fields.session or client.pin is not None) and self.pins.takes(exchange, kind):
+            return True
         rule = first_that_takes(line.rules, exchange.block.block, client.ip)
         if rule is None:
             return False
