@@ -251,7 +251,7 @@ def test_a_server_that_closes_after_its_answer_closes_the_client_too(make_farm):
 def test_a_node_that_has_died_is_not_asked_again(make_farm):
     farm = make_farm(bypass=NODES)
     url = farm.url(0)
-    client, link = pinned_link(farm, url)
+    client, _ = pinned_link(farm, url)
     node = next(i for i in range(3) if farm.node_counters(i)["requests"])
     farm.declare(node, "dead")
     client.send(get(url))
