@@ -27,7 +27,6 @@ from cachelb.routing.rules import first_that_takes
 
 if TYPE_CHECKING:
     from cachelb.http.response import ResponseHead
-    from cachelb.relay.answer import Answer
     from cachelb.relay.attempts import Attempts
     from cachelb.relay.client import Client
     from cachelb.relay.engine import Engine
@@ -142,9 +141,13 @@ class Pins:
             pin.origin = line.host, line.port  # a node has its own pins: what is sent for others would fail
         exchange.why = "pinned"
         exchange.upgrading = kind is Kind.TUNNEL and line.method != b"CONNECT" and line.minor == 1
-        planner, ip = self.engine.planner, client.ip_bytes
-        make_head = planner.node_head if link.target.is_node else planner.origin_head
-        exchange.head = make_head(line, exchange.block, ip, upgrade=exchange.upgrading)
+        if link.target.is_node:
+            if rule is not None:
+                self.engine.steering.read_cookies(exchange, rule)
+            exchange.head = self.engine.steering.node_head(exchange)
+        else:
+            upgrade = exchange.upgrading
+            exchange.head = self.engine.planner.origin_head(line, exchange.block, client.ip_bytes, upgrade=upgrade)
         exchange.targets = (link.target,)
         exchange.partial = False
         exchange.tried = 1
@@ -171,7 +174,7 @@ class Pins:
         self.engine.farm[_OPEN] += 1
         return True
 
-    def answered(self, exchange: Answer, link: Link, head: ResponseHead) -> None:
+    def answered(self, exchange: Exchange, link: Link, head: ResponseHead) -> None:
         """See to it that a client can authenticate itself, and learns when it has to do so anew."""
         pin = exchange.client.pin
         is_session = exchange.block.fields.session or (pin is not None and pin.link is link)
