@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 _cookie_lines: Final = re.compile(rb"(?im)^(cookie:)([^\r\n]*)\r\n")
-_set_cookie_lines: Final = re.compile(rb"(?im)^(set-cookie:[\t ]*)([^=;\r\n]*?)([\t ]*=[\t ]*)([^;\r\n]*?)([\t ]*(?:;[^\r\n]*)?\r\n)")
+_set_cookie_lines: Final = re.compile(rb"(?im)^(set-cookie:)([^\r\n]*)\r\n")
 
 Edit = Callable[[bytes, bytes], bytes | None]
 
@@ -61,8 +61,14 @@ def edit_answer(head: bytes, edit: Edit) -> bytes:
     """``head`` with the cookies that it sets as ``edit`` says; None leaves one as it is."""
 
     def edited(match: re.Match[bytes]) -> bytes:
-        new = edit(match[2], match[4])
-        return match[0] if new is None else match[1] + match[2] + match[3] + new + match[5]
+        pair, semicolon, attributes = match[2].partition(b";")
+        name, equals, padded = pair.partition(b"=")
+        value = padded.strip(b" \t")
+        new = edit(name.strip(b" \t"), value) if equals else None
+        if new is None:
+            return match[0]
+        at = padded.find(value)
+        return b"".join((match[1], name, equals, padded[:at], new, padded[at + len(value) :], semicolon, attributes, b"\r\n"))
 
     return _set_cookie_lines.sub(edited, head)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cachelb.config import Config
@@ -17,7 +19,8 @@ def _no_state_directory(monkeypatch):
 
 def config(path="", state="", cookies=1):
     cookie = [{"name": "a"}] * cookies
-    return Config.model_validate({"cookie": cookie, "service": {"cookie_secret_file": path}, "index": {"state": state}})
+    settings = {"cookie": cookie, "service": {"cookie_secret_file": path}, "index": {"state": state}}
+    return Config.model_validate_json(json.dumps(settings))
 
 
 def written(tmp_path, text=SECRET, mode=0o600):
