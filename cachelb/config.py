@@ -205,6 +205,8 @@ class ServiceConfig(Section):
     user: Annotated[str, BeforeValidator(check_account)] = ""  # whom root becomes when all sockets are had; "": stay
     group: Annotated[str, BeforeValidator(check_account)] = ""  # "": the user's own; its further groups are the system's word
     pid_file: Annotated[str, BeforeValidator(check_path)] = ""  # "": none
+    # what [[cookie]] is sealed with, 32 characters or more; directors that share clients share it. "": kept in [index] state
+    cookie_secret_file: Annotated[str, BeforeValidator(check_path)] = ""
     upgrade_s: Seconds = 60.0  # for a new version to be ready; else the old one goes on. 5 million keys take 2 s
     upgrade_drain_s: Seconds = 600.0  # for the old version to finish then: nobody waits for it, and tunnels last
 

@@ -71,6 +71,7 @@ class Reason(Enum):
     DNS_TIMEOUT = ReasonRow(504, True, "dns_timeout", "resolving the name of the origin took too long")
     FIRST_BYTE_TIMEOUT = ReasonRow(504, True, "http_response_timeout", "no answer arrived in time")
     RESET = ReasonRow(502, True, "connection_terminated", "the connection was closed before an answer arrived")
+    PIN_LOST = ReasonRow(0, False, "connection_terminated", "the connection that the client was authenticated on has ended")
     NODE_DEAD = ReasonRow(502, True, "destination_unavailable", "the cache died before it answered")
     BAD_RESPONSE = ReasonRow(502, True, "http_protocol_error", "the answer is malformed or ambiguous")
     RESPONSE_TOO_LARGE = ReasonRow(502, True, "http_response_header_section_size", "the answer's header is too large")

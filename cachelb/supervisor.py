@@ -252,7 +252,7 @@ class Supervisor:
         has_urls = any(view.weight for view in views)  # else it serves pools alone
         self._tell_of_a_dead_farm(any(view.state in ("up", "drain") and (view.weight or not has_urls) for view in views))
         # Of nodes a relay reads the views; for a new configuration it would forget what it has learned.
-        return Snapshot(self.epoch, self.file_config.model_dump_json(), views)
+        return Snapshot(self.epoch, self.file_config.model_dump_json(), views, self.affinity.cookie_key.secret)
 
     def _tell_of_a_dead_farm(self, serves: bool) -> None:
         if serves and not self._serves:

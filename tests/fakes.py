@@ -349,7 +349,11 @@ class FakeSquid:
                 answer closes the connection, and so does one that says "Connection: close".
         """
         script = answer if callable(answer) else (lambda head: answer if answer is not None else self.greeting(head))
-        thread = threading.Thread(target=self._serve, args=(script,), daemon=True)
+        self.serve_by(lambda peer: self._serve_one(peer, script))
+
+    def serve_by(self, handler: Callable[[Peer], None]) -> None:
+        """Give every connection from now on to ``handler``, in a thread of its own."""
+        thread = threading.Thread(target=self._serve, args=(handler,), daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -375,14 +379,14 @@ class FakeSquid:
         """An answer that says who got which request."""
         return ok(self.host.encode() + b" " + head.split(b" ")[1])
 
-    def _serve(self, script: Callable[[bytes], bytes]) -> None:
+    def _serve(self, handler: Callable[[Peer], None]) -> None:
         self.listener.settimeout(None)
         while True:
             try:
                 peer = self.accept()
             except OSError:  # closed
                 return
-            thread = threading.Thread(target=self._serve_one, args=(peer, script), daemon=True)
+            thread = threading.Thread(target=handler, args=(peer,), daemon=True)
             self._threads.append(thread)
             thread.start()
 

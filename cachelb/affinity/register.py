@@ -22,6 +22,7 @@ from cachelb.affinity import journal
 from cachelb.affinity.assign import Assigner
 from cachelb.affinity.templates import NOBODY, SHARDS, Shelf, Template, Templates
 from cachelb.control import NO_SLOT, Find, Found, Used
+from cachelb.cookiekey import CookieKey
 from cachelb.counters import AFFINITY, NODE_INDEX, node_offset
 from cachelb.routing.template import group_of, is_home_again
 
@@ -52,6 +53,7 @@ class Register:
         self.journal: Callable[[list[str]], None] | None = None
         self.created = self.moved = self.returned = self.flushed = 0
         self.changes = 0  # grows with whatever is worth saving
+        self.cookie_key = CookieKey()  # of cookies, which keep clients with their nodes without any template
         self._config = config
         self._names: dict[int, str] = {}
         self._slots: dict[str, int] = {}
@@ -64,6 +66,7 @@ class Register:
     def configure(self, config: Config) -> None:
         """Take over a configuration."""
         self._config = config
+        self.cookie_key.configure(config)
         emptied = self.templates.configure(group_of(section) for section in config.affinity)
         if emptied:
             self.changes += 1

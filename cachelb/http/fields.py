@@ -22,11 +22,16 @@ _COMMON_OPTIONS = {
     b"close": frozenset([b"close"]),
 }
 _hops = re.compile(rb"[0-9]{1,9}+").fullmatch
+# Schemes that authenticate a connection and not a request (RFC 4559, section 6; Squid takes the same three for it).
+_session_scheme = re.compile(rb"(?i)(?:^|,[\t ]*)(?:ntlm|negotiate|kerberos)(?:[\t ]|$)").search
+
+ORIGIN_SESSION: Final = 1
+PROXY_SESSION: Final = 2
 
 
 _NAMES: Final = (
     "authorization", "chunked", "close", "connection_options", "content_length", "expect_continue", "forwarded_for",
-    "host", "keep", "max_forwards", "no_store", "only_if_cached", "referer", "rest", "trailer", "upgrade",
+    "host", "keep", "max_forwards", "no_store", "only_if_cached", "referer", "rest", "session", "trailer", "upgrade",
     "user_agent", "via",
 )  # fmt: skip
 
@@ -41,6 +46,7 @@ class RequestFields:
     upgrade: the value of Upgrade if Connection lists it, else b"".
     expect_continue: Expect says 100-continue.
     authorization: an Authorization field is there.
+    session: whom the connection is to be authenticated to (NTLM, Negotiate): 0, or ORIGIN_SESSION and PROXY_SESSION added up.
     no_store, only_if_cached: Cache-Control directives.
     max_forwards: -1 where there is none.
     via, forwarded_for: all values joined with b", ".
@@ -50,8 +56,8 @@ class RequestFields:
 
     __slots__ = (
         "authorization", "chunked", "close", "connection_options", "content_length", "expect_continue", "forwarded_for",
-        "host", "keep", "max_forwards", "no_store", "only_if_cached", "referer", "rest", "trailer",
-        "upgrade", "user_agent", "via",
+        "host", "keep", "max_forwards", "no_store", "only_if_cached", "referer", "rest", "session",
+        "trailer", "upgrade", "user_agent", "via",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +70,7 @@ class RequestFields:
         self.upgrade = b""
         self.expect_continue = False
         self.authorization = False
+        self.session = 0
         self.no_store = False
         self.only_if_cached = False
         self.max_forwards = -1
@@ -163,6 +170,13 @@ def _expect(fields: RequestFields, value: bytes) -> None:
 
 def _authorization(fields: RequestFields, value: bytes) -> None:
     fields.authorization = True
+    if _session_scheme(value):
+        fields.session |= ORIGIN_SESSION
+
+
+def _proxy_authorization(fields: RequestFields, value: bytes) -> None:
+    if _session_scheme(value):
+        fields.session |= PROXY_SESSION
 
 
 def _cache_control(fields: RequestFields, value: bytes) -> None:
@@ -217,6 +231,7 @@ _KNOWN = {
     b"upgrade": _upgrade,
     b"expect": _expect,
     b"authorization": _authorization,
+    b"proxy-authorization": _proxy_authorization,
     b"cache-control": _cache_control,
     b"max-forwards": _max_forwards,
     b"via": _via,
@@ -228,7 +243,9 @@ _KNOWN = {
     b"trailer": _trailer,
 }
 # Known, and sent on as they came.
-_STAYING = frozenset((b"content-length", b"authorization", b"cache-control", b"via", b"user-agent", b"referer"))
+_STAYING = frozenset(
+    (b"content-length", b"authorization", b"proxy-authorization", b"cache-control", b"via", b"user-agent", b"referer")
+)
 # A second line of these is an ambiguity, equal or not (RFC 9112, sections 3.2 and 6.3); of the others, a list.
 _ONCE = {
     b"host": Reason.BAD_REQUEST,

@@ -75,6 +75,8 @@ class Answer(Bodies):
         if head.status == 504 and self._is_second_chance(link, head, data):
             return
         self._count(link, head)
+        if self.client.unusual or head.status == 401:
+            self.engine.steering.answered(self.client.exchange, link, head)
         length = response_body(self.line.method, head)
         if length == 0 and self.line.method == b"CONNECT" and head.status < 300:
             self._note_first_byte()
@@ -125,7 +127,7 @@ class Answer(Bodies):
         if self.engine.tell_seen is not None:
             self.engine.sightings.missed(self, link.target)
         length = response_body(self.line.method, head)
-        if self.body or self.attempt + 1 >= len(self.targets):
+        if self.body or self.attempt + 1 >= len(self.targets) or self.client.unusual:
             return False
         body = data[head.size :]
         if len(body) < length <= REFUSAL_BYTES:
@@ -234,6 +236,8 @@ class Answer(Bodies):
             if not self.upgrading or self.upload is not None:
                 self._bad_answer(BadResponse(Reason.BAD_RESPONSE, "101 without an Upgrade in the request"))
                 return
+            if self.client.unusual:
+                self.engine.steering.answered(self.client.exchange, link, head)
             out = head.head + self.engine.via_line + b"Connection: Upgrade\r\n\r\n"
             self.status = 101
             self.open_tunnel(link, out, data[head.size :])

@@ -231,6 +231,9 @@ class Attempts:
             target.counts[STALE] += 1
         elif not self.body:  # health listens, and a node may hang up on a body for reasons that are the client's
             target.counts[RESETS] += 1
+        if self.client.pin is not None and self.client.pin.link is link:
+            self.engine.steering.pins.lost(self)  # another connection knows nothing of the client
+            return
         self.last_reason = Reason.RESET
         self.detail = f"{target.name}: closed the connection before the answer"
         if self.body_used or not self.line.idempotent:
@@ -278,7 +281,7 @@ class Attempts:
         """
         if self.phase not in (CONNECTING, WAITING) or self.body_used or not self.line.idempotent:
             return
-        if self.link is not None and self.link.inbuf:
+        if self.link is not None and (self.link.inbuf or (self.client.pin is not None and self.client.pin.link is self.link)):
             return
         dead = self.targets[self.attempt]
         self.drop_link()

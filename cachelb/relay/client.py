@@ -25,6 +25,7 @@ from cachelb.relay.upstream import Target
 
 if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
+    from cachelb.relay.pinning import Pin
     from cachelb.relay.pump import Pump
     from cachelb.relay.templates import Entry
 
@@ -47,7 +48,8 @@ class Client(End):
     """A client connection and its current exchange."""
 
     __slots__ = (
-        "begun", "deadline", "denied", "engine", "eof", "exchange", "held", "inbuf", "ip", "ip_bytes", "lingered", "state",
+        "begun", "deadline", "denied", "engine", "eof", "exchange", "held", "inbuf", "ip", "ip_bytes", "lingered", "pin", "state",
+        "unusual",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, sock: socket.SocketType, ip: str, denied: bool) -> None:
@@ -57,6 +59,8 @@ class Client(End):
         self.ip_bytes = ip.encode("ascii")
         self.denied = denied
         self.held: dict[str, Entry] | None = None  # templates that do not expire while it lives, by group
+        self.unusual = denied  # its requests do not go the short way
+        self.pin: Pin | None = None  # the connection that its credentials were sent on
         self.inbuf = b""
         self.state = READING
         self.eof = False

@@ -200,6 +200,8 @@ class Door:
     def forget(self, client: Client) -> None:
         """A client connection is closed."""
         self.clients.discard(client)
+        if client.pin is not None:
+            client.pin.release()
         for entry in (client.held or {}).values():
             self.engine.steering.templates.release(entry)
         client.held = None

@@ -138,6 +138,7 @@ class Engine:
             self._configure(config)
             self._settings = snapshot.settings
         self.steering.templates.configure(config)
+        self.steering.cookies.configure(config, snapshot.secret)
         fleet = self.fleet
         self.planner = Planner(self._plan_settings, fleet.table, fleet.targets, fleet.admits, fleet.pools)
         self.lines.clear()

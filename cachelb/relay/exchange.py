@@ -56,7 +56,7 @@ class Exchange(Ways):
         line, block = self.line, self.block
         self.begin()
         engine.farm[_REQUESTS] += 1
-        if not (line.plain and block.plain) or self.client.denied or engine.draining:
+        if not (line.plain and block.plain) or self.client.unusual or engine.draining:
             self._start_general()
             return
         self.keep = CLOSE if block.fields.close else KEEP
@@ -130,7 +130,7 @@ class Exchange(Ways):
             engine.internal.answer(self)
         elif verdict.kind is Kind.PURGE:
             engine.internal.purge(self)
-        elif line.rules and engine.steering.takes(self, verdict.kind):
+        elif (line.rules or fields.session or self.client.pin is not None) and engine.steering.takes(self, verdict.kind):
             pass
         elif verdict.kind is Kind.TUNNEL:
             if line.method == b"CONNECT":
@@ -198,7 +198,8 @@ class Exchange(Ways):
             if is_done and (self.phase == WAITING or (self.phase == BODY and link.is_quiet())):
                 self.link = None
                 link.answering = False
-                link.target.keep(link, engine.now)
+                if not self.client.unusual or not engine.steering.pins.holds(self, link):
+                    link.target.keep(link, engine.now)
             else:
                 self._stop_pumps()
                 self.drop_link(ended=False)
@@ -226,6 +227,8 @@ class Exchange(Ways):
         self.drop_link()
         self.engine.report(self, reason, detail)
         row = reason.value
+        if self.client.pin is not None and self.client.pin.link.closed:
+            self.keep = CLOSE  # so that the client authenticates itself anew
         if answered or not row.status:
             self._end(reason)
             self.client.abort()

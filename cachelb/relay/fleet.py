@@ -79,6 +79,7 @@ class Fleet:
             if self._by_name.get(name) is not target:
                 target.close_idle()
                 target.idle_max = 0  # what is still in use is closed when it is done, not kept
+                target.state = "gone"
                 self._leaving[target.slot] = target
         for target in self._by_name.values():
             self._leaving.pop(target.slot, None)

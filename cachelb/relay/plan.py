@@ -222,6 +222,7 @@ class Planner(Generic[T]):
             or fields.upgrade
             or fields.expect_continue
             or fields.authorization
+            or fields.session
             or fields.no_store
             or fields.only_if_cached
             or self.settings.policy.rules.active

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 from cachelb.errors import Reason
 from cachelb.relay.attempts import TARGETS_MAX
+from cachelb.relay.cookies import Cookies
+from cachelb.relay.pinning import Pins
 from cachelb.relay.templates import Templates
 from cachelb.routing.classify import Kind
 from cachelb.routing.rules import first_that_takes
 from cachelb.routing.schedule import Turns, least_busy
 
 if TYPE_CHECKING:
+    from cachelb.http.response import ResponseHead
     from cachelb.relay.engine import Engine
     from cachelb.relay.exchange import Exchange
-    from cachelb.relay.upstream import Target
+    from cachelb.relay.upstream import Link, Target
     from cachelb.relay.ways import Ways
     from cachelb.routing.pool import Pool
     from cachelb.routing.rules import Rule
@@ -33,16 +36,20 @@ class Steering:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.templates = Templates(self)
+        self.pins = Pins(engine)
+        self.cookies = Cookies(engine)
         self._turns: dict[tuple[str, str], Turns] = {}
         self._turn = 0
 
     def takes(self, exchange: Exchange, kind: Kind) -> bool:
-        """Send a request where the rule says that it falls under; False where it goes as it would without rules.
+        """Send a request where its client's pin is, or the rule says that it falls under; False: as it would go without.
 
         Args:
             kind: HASH, BYPASS or TUNNEL: what it would be without rules.
         """
         line, client = exchange.line, exchange.client
+        if (exchange.block.fields.session or client.pin is not None) and self.pins.takes(exchange, kind):
+            return True
         rule = first_that_takes(line.rules, exchange.block.block, client.ip)
         if rule is None:
             return False
@@ -61,6 +68,7 @@ class Steering:
                 return False  # its targets are the line's
         exchange.why = f"rule {rule.name}"
         exchange.upgrading = kind is Kind.TUNNEL and line.method != b"CONNECT" and line.minor == 1
+        self.read_cookies(exchange, rule)
         self.send(exchange, rule)
         return True
 
@@ -73,7 +81,11 @@ class Steering:
 
     def send(self, exchange: Ways, rule: Rule) -> None:
         """To a node of the rule's pool: at once, or when it is known whose client this is."""
-        targets = self.follow(exchange, rule) if rule.action.affinity else self.targets(exchange, rule)
+        targets: tuple[Target, ...] | None
+        if exchange.jar is not None and exchange.jar.target is not None:
+            targets = self._after(exchange.jar.target, exchange, rule)
+        else:
+            targets = self.follow(exchange, rule) if rule.action.affinity else self.targets(exchange, rule)
         if targets is not None:
             self.found(exchange, targets)
 
@@ -81,9 +93,35 @@ class Steering:
         """It is known whom to ask."""
         if targets:
             self.engine.count("steered")
-            exchange.send_to(targets, exchange.node_head())
+            exchange.send_to(targets, self.node_head(exchange))
         else:
             exchange.farm_dead()
+
+    def read_cookies(self, exchange: Exchange, rule: Rule) -> None:
+        """Take a request's cookies to heart, where its rule has some."""
+        exchange.rule = rule
+        exchange.jar = None
+        names = rule.action.cookies
+        if names:
+            exchange.client.unusual = True  # so that its answers are looked at
+            exchange.jar = self.cookies.read(names, exchange.block.block, self.engine.fleet.pools[rule.action.pool])
+
+    def node_head(self, exchange: Ways) -> bytes:
+        """The request's head as a node is sent it: it sees nothing of our cookies."""
+        head, rule = exchange.node_head(), exchange.rule
+        return self.cookies.taken_out(rule.action.cookies, head) if rule is not None and rule.action.cookies else head
+
+    def answered(self, exchange: Exchange, link: Link, head: ResponseHead) -> None:
+        """Edit an answer's head where more than its request decides about the next one."""
+        self.pins.answered(exchange, link, head)
+        rule = exchange.rule
+        if rule is not None and rule.action.cookies and exchange.jar is not None and link.target.is_node:
+            self.cookies.put_in(rule.action.cookies, exchange.jar, link.target, head)
+
+    def _after(self, first: Target, exchange: Ways, rule: Rule) -> tuple[Target, ...]:
+        """``first``, then others of the pool, by the URL: the client goes there only if it cannot be reached."""
+        others = self.engine.fleet.pools[rule.action.pool].owners(exchange.line.key, TARGETS_MAX, rule.action.algorithm)
+        return (first, *(target for target in others if target is not first))[:TARGETS_MAX]
 
     def follow(self, exchange: Ways, rule: Rule) -> tuple[Target, ...] | None:
         """Whom the client's template says; None: the exchange waits, for that is not known here."""

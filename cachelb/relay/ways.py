@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cachelb.relay.client import Client
+    from cachelb.relay.cookies import Jar
     from cachelb.relay.engine import Engine
     from cachelb.routing.rules import Rule
 
@@ -34,11 +35,12 @@ class Ways(Answer):
     why: for what reason, in a few words; serial: of the question that it waits for.
     """
 
-    __slots__ = ("rule", "serial", "why")
+    __slots__ = ("jar", "rule", "serial", "why")
 
     def __init__(self, client: Client, engine: Engine) -> None:
         super().__init__(client, engine)
         self.rule: Rule | None = None
+        self.jar: Jar | None = None
         self.serial = 0
         self.why = ""
 
