@@ -49,7 +49,8 @@ class Pool(Generic[T]):
     """
 
     __slots__ = (
-        "_made", "_tables", "admits", "algorithm", "members", "name", "serving", "slow_shares", "slow_weights", "targets", "weights",
+        "_made", "_tables", "admits", "algorithm", "members", "name",
+        "serving", "slow_shares", "slow_weights", "targets", "weights",
     )  # fmt: skip
 
     def __init__(

@@ -144,7 +144,7 @@ def _plan(half: str) -> Callable[[], Step]:
     return prepare
 
 
-def _ruled_lines(kind: str, path: str = "small/obj") -> Callable[[], Step]:
+def _ruled_lines(kind: str) -> Callable[[], Step]:
     """Lines whose plans are not remembered, of 300 hosts that 1,000 rules concern, or that they do not."""
 
     def prepare() -> Step:
@@ -159,7 +159,7 @@ def _ruled_lines(kind: str, path: str = "small/obj") -> Callable[[], Step]:
         pools = make_pools(config.pool, "ring", Tables(), members, ["a", "b", "c"], [1.0] * 3)
         planner = Planner(plan_settings(config), pools[""].table(), ["a", "b", "c"], [1.0] * 3, pools)
         plan = planner.plan_usual_line
-        lines = cycle([b"GET http://www%d.site.example/%b%d.gif HTTP/1.1" % (k % 300, path.encode(), k) for k in range(3000)])
+        lines = cycle([b"GET http://www%d.site.example/small/obj%d.gif HTTP/1.1" % (k % 300, k) for k in range(3000)])
         for _ in range(6000):  # parts of the ring are built when first used
             plan(next(lines))
         return lambda: plan(next(lines))
