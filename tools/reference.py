@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, get_args
 from cachelb import config, config_policy
 from cachelb.admin.metrics import text_of
 from cachelb.config_rules import LISTS
-from cachelb.counters import FARM, NODE, NODE_WIDTH, PEERS, Counter
+from cachelb.counters import AFFINITY, FARM, NODE, NODE_WIDTH, PEERS, Counter
 from cachelb.errors import Reason
 
 # What the schema's aliases and checks mean to who writes the file.
@@ -234,7 +234,7 @@ def _blank_status() -> dict[str, Any]:
     return {
         "version": "", "versions": {"python": "", "uvloop": ""}, "started_at": 0.0, "epoch": 0, "reloads": 0,
         "config": {"digest": "", "loaded_at": 0.0, "problems": []},
-        "farm": zeros(FARM), "onecache": {"icp": {"serving": True}, "counters": zeros(PEERS)},
+        "farm": zeros(FARM), "affinity": zeros(AFFINITY), "onecache": {"icp": {"serving": True}, "counters": zeros(PEERS)},
         "workers": [worker], "nodes": [{**node, "counters": zeros(NODE)}],
     }  # fmt: skip
 
