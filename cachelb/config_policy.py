@@ -35,7 +35,7 @@ PoolWeight = Annotated[float, Field(ge=0, le=256, allow_inf_nan=False)]
 class PoolConfig(Section):
     """Nodes that serve something together.  A node may be in several pools, and is in the farm as a whole besides."""
 
-    name: Name
+    name: Name  # for rules and TCP services
     nodes: Names  # names of [[node]]; their order does not matter
     # of nodes that have another weight here than in the farm; 0: nothing new
     weights: dict[str, PoolWeight] = Field(default_factory=dict)
@@ -59,10 +59,10 @@ class CookieConfig(Section):
     cookie: Annotated[str, BeforeValidator(check_cookie_name)] = "CACHELB"  # its name; with prefix and rewrite: the application's
     mode: Literal["insert", "prefix", "rewrite"] = "insert"  # our own; the application's with the node before or behind its value
     domain: Annotated[str, BeforeValidator(check_domain)] = ""  # "": the host that was asked for
-    path: Annotated[str, BeforeValidator(check_cookie_path)] = "/"
+    path: Annotated[str, BeforeValidator(check_cookie_path)] = "/"  # and below
     secure: bool = False  # only over TLS, which somebody before the director has to end
     http_only: bool = True  # no script has use for it
-    same_site: Literal["", "Lax", "Strict", "None"] = "Lax"
+    same_site: Literal["", "Lax", "Strict", "None"] = "Lax"  # whether pages of other sites have it sent; "": browsers decide
     max_idle_s: SecondsOrNone = 0.0  # a cookie that was not used for so long is replaced; 0: none is
     max_life_s: SecondsOrNone = 0.0  # and one that is as old as this
 
@@ -88,6 +88,7 @@ class RuleConfig(Section):
     bypass: bool | None = None  # true: around the farm; false: never; not set: what no cache could store, if only the URL decides
     refuse: bool = False  # true: 403
     # What makes URLs one: the key by which they are routed and known.  Such a rule has conditions on the URL alone.
+
     key_host: Annotated[str, BeforeValidator(check_domain)] = ""  # mirrors have this name: "cdn.example"
     key_sort_query: bool = False  # parameters in alphabetical order
     key_strip_query: QueryRules = ()  # parameters left out: "utm_*"
@@ -97,7 +98,7 @@ class RuleConfig(Section):
 class TcpConfig(Section):
     """A TCP service: connections are relayed to a pool as they are."""
 
-    name: Name
+    name: Name  # for logs
     listen: Annotated[tuple[str, ...], BeforeValidator(check_listen)]  # "0.0.0.0:21", "0.0.0.0:50000-50099"
     pool: Label = ""  # "": the whole farm
     port: Annotated[int, Field(ge=0, le=65535)] = 0  # of the nodes; 0: the one that the client has connected to

@@ -15,34 +15,54 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from cachelb import config
+from cachelb import config, config_policy
 from cachelb.admin.metrics import text_of
-from cachelb.counters import FARM, NODE, NODE_WIDTH, PEERS, Counter
+from cachelb.config_rules import LISTS
+from cachelb.counters import AFFINITY, FARM, NODE, NODE_WIDTH, PEERS, Counter
 from cachelb.errors import Reason
 
 # What the schema's aliases and checks mean to who writes the file.
 WORDS = {
     "Addresses": "list of address:port",
+    "HeaderRules": "list of header rules",
+    "HostRules": "list of host rules",
+    "Label": "name",
+    "Labels": "list of names",
+    "Name": "name",
+    "Names": "list of names",
     "Network": "network",
+    "Networks": "list of networks",
+    "PathRules": "list of path rules",
     "Port": "port",
+    "PortList": "list of ports and ranges",
     "Ports": "list of ports and ranges",
+    "QueryRules": "list of patterns",
+    "Regexes": "list of expressions",
+    "Scheduler": ", ".join(json.dumps(word) for word in get_args(config_policy.Scheduler)),
     "Seconds": "seconds",
     "SecondsOrNone": "seconds, or 0",
     "Share": "0 to 1",
     "bool": "true, false",
     "str": "text",
     "check_account": "account",
+    "check_cookie_name": "name",
+    "check_cookie_path": "path",
+    "check_domain": "domain",
     "check_header_rule": "header rule",
     "check_host": "host",
     "check_host_rule": "host rule",
+    "check_listen": "list of address:port",
+    "check_methods": "list of methods",
     "check_mode": "mode",
     "check_name": "name",
     "check_path": "path",
     "check_path_rule": "path rule",
     "check_pseudonym": "name",
     "check_workers": '"auto" or a number',
+    "dict[str, PoolWeight]": "table of numbers",
+    "dict[str, str]": "table of names",
     "parse_server": "address[:port]",
 }
 HEAD = """\
@@ -91,6 +111,11 @@ class MetricRow(NamedTuple):
     text: str
 
 
+def schema() -> str:
+    """The source of all sections."""
+    return inspect.getsource(config_policy) + inspect.getsource(config)
+
+
 def options(source: str) -> Iterator[Option]:
     """Every option of the schema, whose source is given."""
     tree = ast.parse(source)
@@ -99,10 +124,10 @@ def options(source: str) -> Iterator[Option]:
     for section, name in _sections(classes["Config"]):
         defaults: Mapping[str, Any] = config.DEFAULTS[section]
         required: set[str] = set()
-        if section == "node":
-            fields = config.NodeConfig.model_fields
-            required = {key for key, field in fields.items() if field.is_required()}
-            defaults = config.NodeConfig(name="x", host="x").model_dump(mode="json")
+        if section in LISTS:
+            (model, _) = get_args(config.Config.model_fields[section].annotation)
+            required = {key for key, field in model.model_fields.items() if field.is_required()}
+            defaults = {key: field.get_default(call_default_factory=True) for key, field in model.model_fields.items()}
         for node in classes[name].body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 key = node.target.id
@@ -155,12 +180,14 @@ def type_of(annotation: ast.expr) -> str:
         return type_of(annotation.left)
     if not isinstance(annotation, ast.Subscript):
         raise KeyError(ast.unparse(annotation))
+    if ast.unparse(annotation) in WORDS:
+        return WORDS[ast.unparse(annotation)]
     kind, inner = ast.unparse(annotation.value), annotation.slice
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     if kind == "Literal":
         return ", ".join(json.dumps(ast.literal_eval(part)) for part in parts)
     if kind == "tuple":
-        return f"list of {type_of(parts[0])}s"
+        return f"list of {type_of(parts[0])}" + ("" if ast.unparse(parts[0]).startswith("Literal") else "s")
     check = parts[1]
     if kind != "Annotated" or not isinstance(check, ast.Call):
         raise KeyError(ast.unparse(annotation))
@@ -168,6 +195,8 @@ def type_of(annotation: ast.expr) -> str:
         bounds = {word.arg: eval_number(word.value) for word in check.keywords if word.arg in ("ge", "gt", "le")}
         low, high = bounds.get("ge", bounds.get("gt")), bounds["le"]
         return f"{low:,} to {high:,.12g}"
+    if ast.unparse(check.args[0]) == "as_list":
+        return type_of(parts[0])
     return WORDS[ast.unparse(check.args[0])]
 
 
@@ -205,7 +234,7 @@ def _blank_status() -> dict[str, Any]:
     return {
         "version": "", "versions": {"python": "", "uvloop": ""}, "started_at": 0.0, "epoch": 0, "reloads": 0,
         "config": {"digest": "", "loaded_at": 0.0, "problems": []},
-        "farm": zeros(FARM), "onecache": {"icp": {"serving": True}, "counters": zeros(PEERS)},
+        "farm": zeros(FARM), "affinity": zeros(AFFINITY), "onecache": {"icp": {"serving": True}, "counters": zeros(PEERS)},
         "workers": [worker], "nodes": [{**node, "counters": zeros(NODE)}],
     }  # fmt: skip
 
@@ -227,7 +256,7 @@ def _code(text: str) -> str:
 
 def page() -> str:
     """All of docs/reference.md."""
-    source = inspect.getsource(config)
+    source = schema()
     every = list(options(source))
     parts = [HEAD]
     for section, text in sections(source).items():
@@ -237,7 +266,7 @@ def page() -> str:
             for option in every
             if option.section == section
         ]  # fmt: skip
-        title = "[[node]]" if section == "node" else f"[{section}]"
+        title = f"[[{section}]]" if section in LISTS else f"[{section}]"
         parts.append(f"### {title}\n\n{_text(text)}\n\n{table(('option', 'type', 'default', 'meaning'), rows)}")
     found = [(_code(row.name), row.kind, ", ".join(map(_code, row.labels)), _text(row.text)) for row in metrics()]
     parts.append(f"{METRICS}\n{table(('metric', 'kind', 'labels', 'meaning'), found)}")

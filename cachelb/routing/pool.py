@@ -49,7 +49,8 @@ class Pool(Generic[T]):
     """
 
     __slots__ = (
-        "_tables", "admits", "algorithm", "members", "name", "serving", "slow_shares", "slow_weights", "targets", "weights",
+        "_made", "_tables", "admits", "algorithm", "members", "name",
+        "serving", "slow_shares", "slow_weights", "targets", "weights",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,7 @@ class Pool(Generic[T]):
         self.targets = tuple(targets)
         self.admits = tuple(admits)
         self._tables = tables
+        self._made: dict[str, Table | None] = {}
         up = [i for i, admits_ in enumerate(self.admits) if admits_ > ADMIT_NONE and self.members[i].weight]
         last = [i for i, admits_ in enumerate(self.admits) if admits_ < ADMIT_NONE and self.members[i].weight]
         self.serving = tuple(up or last)
@@ -70,7 +72,10 @@ class Pool(Generic[T]):
 
     def table(self, algorithm: str = "") -> Table | None:
         """Its table of owners; None where it has no members."""
-        return self._tables.get(self.name, algorithm or self.algorithm, self.members)
+        if algorithm in self._made:
+            return self._made[algorithm]
+        table = self._made[algorithm] = self._tables.get(self.name, algorithm or self.algorithm, self.members)
+        return table
 
     def owner(self, key: bytes, algorithm: str = "") -> int:
         """The place of the member that owns ``key`` when all are up, if it takes all of its keys now; else -1."""

@@ -13,6 +13,7 @@ from cachelb.http.framing import request_body
 from cachelb.http.head import Limits, scan_request
 from cachelb.relay.plan import LinePlan, Planner, plan_settings
 from cachelb.routing.classify import HASH_GET
+from cachelb.routing.pool import Tables, make_pools
 from cachelb.routing.ring import Member
 from cachelb.routing.table import make_table
 
@@ -20,7 +21,25 @@ LIMITS = Limits(head_bytes=600, url_bytes=60, fields=9)
 NODES = ["n0", "n1", "n2", "n3"]
 TABLE = make_table("ring", [Member(name, 1.0) for name in NODES])
 SETTINGS = plan_settings(Config.model_validate({"relay": {"via": "lb:3128"}}))
-PLANNERS = [Planner(SETTINGS, TABLE, NODES, admits) for admits in ([1.0] * 4, [1.0, 0.0, -1.0, 0.5])]
+ADMITS = ([1.0] * 4, [1.0, 0.0, -1.0, 0.5])
+RULED = Config.model_validate(
+    {
+        "relay": {"via": "lb:3128"},
+        "pool": ({"name": "two", "nodes": ["n1", "n2"], "weights": {"n2": 3.0}},),
+        "rule": (
+            {"host": "a.com", "path": "*x*", "key_sort_query": True, "pool": "two"},
+            {"host": ".a-b.example.org", "method": ["HEAD"], "pool": "two", "scheduler": "carp"},
+            {"host": "*.org", "key_host": "a-b.org", "key_strip_query": ["y*"], "scheduler": "host"},
+            {"header": "Via", "path_prefix": "/y", "scheduler": "rr"},
+        ),
+    }
+)
+MEMBERS = [Member(name, 1.0) for name in NODES]
+PLANNERS = [Planner(SETTINGS, TABLE, NODES, admits) for admits in ADMITS]
+PLANNERS += [
+    Planner(plan_settings(RULED), TABLE, NODES, admits, make_pools(RULED.pool, "ring", Tables(), MEMBERS, NODES, admits))
+    for admits in ADMITS
+]
 IP = b"10.0.0.1"
 REQUESTS = [
     b"GET http://a.com/x?y HTTP/1.1\r\nHost: a.com\r\nAccept: */*\r\nX-Forwarded-For: 10.1.1.1\r\n\r\n",
@@ -40,6 +59,7 @@ def same_lines(short: LinePlan[str], general: LinePlan[str]) -> None:
     for name in (*SAME, "can_go_direct"):
         assert getattr(short, name) == getattr(general, name), name
     assert repr(short.url) == repr(general.url)
+    assert (short.rule, short.rules, short.asked) == (general.rule, general.rules, general.asked)
     assert short.targets[0] == general.targets[0]
     assert short.partial or short.targets == general.targets
 

@@ -1,6 +1,7 @@
 """What the documentation tells to write into squid.conf and cachelb.toml is accepted, and does what it says.
 
-Nodes, a director and downstream Squids run with the very lines of docs/peers.md and docs/guide.md; replaced are addresses,
+Nodes, a director and downstream Squids run with the very lines of docs/peers.md and docs/guide.md; those of docs/rules.md are
+only read.  Replaced are addresses,
 ports and directories, and what is said of the machine that they would run on.
 """
 
@@ -27,6 +28,8 @@ from cachelb.demo.director import Director, director_ports
 from cachelb.demo.farm import Squid, find_squid, free_port, wait_until
 from cachelb.demo.leash import Leash
 from cachelb.demo.origin import OriginProcess
+from cachelb.http.url import parse_absolute
+from cachelb.routing.rules import compile_rules
 from digest import Fetched, fetch_digest, parse_digest, store_key
 from icp.client import IcpClient
 from icp.packet import Opcode
@@ -34,6 +37,7 @@ from icp.packet import Opcode
 ROOT = Path(__file__).parents[2]
 NODE = '[[node]]\nname = "cache1"\nhost = "10.0.0.11"\n'
 PEERS, GUIDE, README = ROOT / "docs" / "peers.md", ROOT / "docs" / "guide.md", ROOT / "README.md"
+RULES = ROOT / "docs" / "rules.md"
 
 
 class Block(NamedTuple):
@@ -68,7 +72,7 @@ def blocks(path: Path) -> list[Block]:
     return found
 
 
-ALL = [*blocks(PEERS), *blocks(GUIDE), *blocks(README)]
+ALL = [*blocks(PEERS), *blocks(GUIDE), *blocks(README), *blocks(RULES)]
 SQUID_CONF = [block for block in ALL if block.is_squid_conf]
 TOML = [block for block in ALL if block.language == "toml"]
 
@@ -76,6 +80,7 @@ TOML = [block for block in ALL if block.language == "toml"]
 def squid_parse(text: str, directory: Path) -> str:
     """What squid says against `text`; empty: nothing."""
     conf = directory / "squid.conf"
+    text = text.replace("/etc/squid/storeid.sed", "/bin/true")  # a program has to be there
     conf.write_text(f"http_port 127.0.2.250:3128\nvisible_hostname docs.test\npid_filename {directory}/pid\n{text}")
     squid = find_squid()
     assert squid is not None
@@ -91,7 +96,7 @@ def squid_parse(text: str, directory: Path) -> str:
 def test_there_are_blocks_to_check():
     assert len([block for block in SQUID_CONF if block.where.startswith("peers")]) >= 7
     assert len([block for block in SQUID_CONF if block.where.startswith("guide")]) >= 3
-    assert {block.where.partition(":")[0] for block in TOML} == {"peers.md", "guide.md", "README.md"}
+    assert {block.where.partition(":")[0] for block in TOML} == {"peers.md", "guide.md", "README.md", "rules.md"}
     assert len([block for block in TOML if block.where.startswith("guide")]) >= 3
 
 
@@ -108,6 +113,23 @@ def test_squid_accepts_the_settings_named_in_tables(tmp_path: Path):
 
 def test_both_pages_show_the_same_downstream_squid():
     assert block("Downstream Squids", "icp_port", GUIDE) == block("A downstream Squid", "icp_port")
+
+
+def test_the_storeid_helper_that_is_shown_maps_as_the_rule_beside_it():
+    page = RULES.read_text()
+    script = "".join(line[4:] for line in page[page.index("    #!/bin/sed") :].splitlines(keepends=True)[:10])
+    (text,) = [block.text for block in TOML if "key_host" in block.text]
+    rules = compile_rules([rule.model_copy(update={"key_sort_query": False}) for rule in parse(text + NODE, "").rule])
+    hosts = ["cdn.example.com", "cdn7.example.com:81", "cdn.a.example.com", "example.com", "cdn7.example.com.org"]
+    paths = ["/a.js", "/?a=1", "/x?b=1&utm_s=2", "/?a=utm_&b", "/?utm_a=1&b=2", "/?utm_a", "/?x&utm_a=1&utm_b=&y&utm_c"]
+    urls = [f"http://{host}{path}" for host in hosts for path in paths]
+    asked = "".join(f"{url} 10.0.0.1/- - GET myip=- myport=3128\n" for url in urls)
+    done = subprocess.run(["sed", "-uE", script], input=asked, capture_output=True, text=True, check=True, timeout=10)
+    keys = [rules.keyed(parse_absolute(url.encode()))[0].key.decode() for url in urls]
+    is_ruled = [bool(rules.of_url(parse_absolute(url.encode()))) for url in urls]
+    expected = [f"OK store-id={key}" if ruled else "ERR" for key, ruled in zip(keys, is_ruled, strict=True)]
+    assert done.stdout.splitlines() == expected
+    assert sum(is_ruled) == 3 * len(paths)
 
 
 def test_a_line_that_squid_does_not_know_is_noticed(tmp_path: Path):

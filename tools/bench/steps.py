@@ -10,7 +10,7 @@ from __future__ import annotations
 import timeit
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import syscalls
 
@@ -144,6 +144,66 @@ def _plan(half: str) -> Callable[[], Step]:
     return prepare
 
 
+def _ruled_lines(kind: str) -> Callable[[], Step]:
+    """Lines whose plans are not remembered, of 300 hosts that 1,000 rules concern, or that they do not."""
+
+    def prepare() -> Step:
+        from cachelb.config import Config
+        from cachelb.config_policy import PoolConfig, RuleConfig
+        from cachelb.relay.plan import Planner, plan_settings
+        from cachelb.routing.pool import Tables, make_pools
+        from cachelb.routing.ring import Member
+
+        config = Config(pool=(PoolConfig(name="p", nodes=("a", "b")),), rule=tuple(RuleConfig(**rule) for rule in _rules(kind)))
+        members = [Member(name, 1.0) for name in "abc"]
+        pools = make_pools(config.pool, "ring", Tables(), members, ["a", "b", "c"], [1.0] * 3)
+        planner = Planner(plan_settings(config), pools[""].table(), ["a", "b", "c"], [1.0] * 3, pools)
+        plan = planner.plan_usual_line
+        lines = cycle([b"GET http://www%d.site.example/small/obj%d.gif HTTP/1.1" % (k % 300, k) for k in range(3000)])
+        for _ in range(6000):  # parts of the ring are built when first used
+            plan(next(lines))
+        return lambda: plan(next(lines))
+
+    return prepare
+
+
+def _rules(kind: str) -> list[dict[str, Any]]:
+    """1,000 rules: of exact hosts, or a mixture of all that finds hosts, with four that stand for any."""
+    if not kind:
+        return []
+    if kind == "hosts":
+        return [{"host": (f"www{k}.site.example",), "pool": "p"} for k in range(1000)]
+    if kind == "others":
+        return [{"host": (f"www{k}.elsewhere.example",), "pool": "p"} for k in range(1000)]
+    anywhere: list[dict[str, Any]] = [
+        {"path": ("*.never",)}, {"path_prefix": ("/never/",)}, {"query": ("never=*",)}, {"scheme": ("ftp",)},
+    ]  # fmt: skip
+    return [
+        *anywhere,
+        *({"host": (f"www{k}.site.example",), "path": ("/s*", "/t*"), "pool": "p"} for k in range(0, 796, 2)),
+        *({"host": (f".{k}.site.example",), "pool": "p"} for k in range(300)),
+        *({"host": (f"img*.{k}.site.example",), "pool": "p"} for k in range(200)),
+        *({"host": ("www?.site.example", "www1?.site.example"), "path_prefix": ("/small/",), "pool": "p"} for _ in range(1)),
+        *({"host": (f"w{k}.*",), "path_regex": ("^/never",), "pool": "p"} for k in range(97)),
+    ]
+
+
+def _candidates(kind: str, hosts: int) -> Callable[[], Step]:
+    """By itself what rules add to a line; with more hosts than are remembered each is a new one."""
+
+    def prepare() -> Step:
+        from cachelb.config_policy import RuleConfig
+        from cachelb.routing.rules import compile_rules
+
+        candidates = compile_rules([RuleConfig(**rule) for rule in _rules(kind)]).candidates
+        names = cycle([b"www%d.site.example" % k for k in range(hosts)])
+        for _ in range(hosts):
+            candidates(b"GET", b"http", next(names), 80, b"/small/obj1.gif")
+        return lambda: candidates(b"GET", b"http", next(names), 80, b"/small/obj1.gif")
+
+    return prepare
+
+
 def _memo() -> Step:
     from cachelb.relay.memo import Memo
 
@@ -187,6 +247,14 @@ STEPS: tuple[tuple[str, float | None, Callable[[], Step]], ...] = (
     ("access log line, json", None, _access_line("json")),
     ("plan of a line (once per URL)", None, _plan("line")),
     ("plan of a field block (once per block)", None, _plan("block")),
+    ("plan of a usual line, no rules", None, _ruled_lines("")),
+    ("plan of a usual line, 1000 rules by host", None, _ruled_lines("hosts")),
+    ("plan of a usual line, 1000 rules for other hosts", None, _ruled_lines("others")),
+    ("plan of a usual line, 1000 rules of all kinds", None, _ruled_lines("mixture")),
+    ("1000 rules by host, by themselves", 2.0, _candidates("hosts", 300)),
+    ("1000 rules by host, a new host", 2.0, _candidates("hosts", 20_000)),
+    ("1000 rules of all kinds, by themselves", 2.0, _candidates("mixture", 300)),
+    ("1000 rules of all kinds, a new host", None, _candidates("mixture", 20_000)),
     ("look-up in a memo", None, _memo),
     (f"send and receive {len(REQUEST)} bytes, TCP", None, lambda: syscalls.send_and_receive(REQUEST)),
     (f"send and receive {len(RESPONSE) + 400} bytes, TCP", None, lambda: syscalls.send_and_receive(RESPONSE + b"x" * 400)),

@@ -8,7 +8,9 @@ from cachelb.cluster import index as module
 from cachelb.cluster.holdings import Holding, Holdings, Source, mask_of
 from cachelb.cluster.index import LATE_S, LOG_LIVE_S, Index
 from cachelb.cluster.storelog import Event, What
+from cachelb.config_policy import RuleConfig
 from cachelb.control import Seen
+from cachelb.routing.rules import compile_rules
 from cachelb.snapshot import NodeView
 from digest import store_key
 from icp import BadUrl
@@ -269,3 +271,20 @@ def test_what_another_live_node_has_already_was_misrouted(index: Index):
     assert index.misrouted == 1  # nobody could have served it
     index.saw([Seen(1, 0, URL)])
     assert index.misrouted == 1
+
+
+def test_where_rules_make_keys_the_key_is_looked_for_and_nothing_else(index: Index):
+    rule = RuleConfig(host=("cdn?.x",), key_host="cdn.x", key_strip_query=("utm_*",))
+    index.rules = compile_rules([rule])
+    index.saw([Seen(1, LATER, b"http://cdn.x/a"), Seen(1, LATER, b"http://cdn2.x/old"), Seen(2, LATER, b"http://y/?utm_")])
+    held = [b"http://cdn1.x/a", b"HTTP://CDN2.x:80/a?utm_s=1", b"http://cdn.x/a", b"http://y/?utm_"]
+    others = [b"http://cdn2.x/old", b"http://cdn1.x/a?b", b"http://y/"]
+    assert [index.holds(url) for url in held] == [True] * 4
+    assert [index.holds(url) for url in others] == [False] * 3
+    assert index.holds_all([*held, *others, b"no url"]) == [True] * 4 + [False] * 3 + [None]
+    with pytest.raises(BadUrl):
+        index.holds(b"no url")
+    assert index.canonical(b"http://cdn7.x/?utm_a=1&b") == b"http://cdn.x/?b"
+    assert index.holders(b"http://cdn9.x/a") == [1]
+    assert index.forget_url(b"http://cdn9.x/a?utm_x") == 1
+    assert not index.holds(b"http://cdn.x/a")

@@ -11,6 +11,7 @@ from cachelb.http.fields import request_fields
 from cachelb.http.head import Limits, scan_request
 from cachelb.relay.plan import OWNERS, Planner, plan_settings
 from cachelb.routing.classify import Kind
+from cachelb.routing.pool import Tables, make_pools
 from cachelb.routing.ring import Member
 from cachelb.routing.table import make_table
 
@@ -215,3 +216,39 @@ def test_local_answers_are_whole(keep):
         answer = each.local_answer(line, block, why, keep)
         assert answer[9:12] == status
         assert (b"\r\nConnection: close\r\n" in answer) == (not keep)
+
+
+def ruled(*rules, admits=(1.0,) * 4):
+    pools = ({"name": "two", "nodes": ["n1", "n2"]},)
+    config = Config.model_validate({"pool": pools, "rule": rules})
+    members = [Member(name, 1.0) for name in NODES]
+    made = make_pools(config.pool, "ring", Tables(), members, NODES, admits)
+    return Planner(plan_settings(config), made[""].table(), NODES, admits, made)
+
+
+def test_the_usual_line_falls_under_a_rule_that_only_hashes():
+    each = ruled({"host": "a.test", "pool": "two"}, {"host": "b.test", "header": "Cookie", "pool": "two"})
+    for number in range(30):
+        line = each.plan_usual_line(b"GET http://a.test/%d HTTP/1.1" % number)
+        assert line is not None
+        assert line.plain
+        assert line.rule is each.rules.rules[0]
+        assert line.targets == each.pools["two"].owners(line.key, 1)
+        assert each.line_owners(line) == each.holders(line) == each.pools["two"].owners(line.key, OWNERS)
+    assert each.plan_usual_line(b"GET http://b.test/ HTTP/1.1") is None
+    other = each.plan_usual_line(b"GET http://c.test/ HTTP/1.1")
+    assert other is not None
+    assert (other.rule, other.rules) == (None, ())
+
+
+def test_a_line_with_another_key_keeps_what_was_asked_for():
+    each = ruled({"host": "m?.test", "key_host": "m.test", "key_sort_query": True})
+    head = scan_request(get("http://m1.test/?b&a"), LIMITS)
+    line = each.plan_line(head, None)
+    assert each.plan_usual_line(b"GET http://m1.test/?b&a HTTP/1.1") is None
+    assert (line.key, line.asked) == (b"http://m.test/?a&b", b"http://m1.test/?b&a")
+    assert line.head == b"GET http://m.test/?a&b HTTP/1.1\r\nHost: m.test\r\n"
+    assert line.plain
+    assert (line.host, line.url.key) == (b"m1.test", line.asked)
+    own = each.plan_usual_line(b"GET http://m.test/x HTTP/1.1")
+    assert (own.key, own.asked, own.rule) == (b"http://m.test/x", b"http://m.test/x", each.rules.rules[0])

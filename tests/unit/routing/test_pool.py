@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cachelb.routing.pool import Pool, Tables
+from cachelb.config_policy import PoolConfig
+from cachelb.routing.pool import Pool, Tables, make_pools
 from cachelb.routing.ring import Member
 from cachelb.routing.route import admission
 
@@ -57,3 +58,22 @@ def test_a_node_that_returns_slowly_is_lighter():
     assert returning.weights == [2.0, 2.0]
     assert returning.slow_weights == [2.0, 0.5]
     assert returning.slow_shares == [1.0, 0.25]
+
+
+def test_its_owner_is_found_alone_while_it_takes_all_of_its_keys():
+    full = pool({"a": "up", "b": "up"})
+    assert [full.targets[full.owner(key)] for key in KEYS[:50]] == [full.owners(key, 1)[0] for key in KEYS[:50]]
+    assert [full.targets[full.owner(key, "carp")] for key in KEYS[:50]] == [full.owners(key, 1, "carp")[0] for key in KEYS[:50]]
+    half = pool({"a": "up", "b": "drain"})
+    assert {half.owner(key) for key in KEYS} == {0, -1}
+    assert pool({}).owner(KEYS[0]) == -1
+
+
+def test_pools_are_made_of_the_farm_s_nodes():
+    members = [Member("a", 1.0), Member("b", 2.0), Member("c", 3.0)]
+    configured = [PoolConfig(name="p", nodes=("c", "a", "gone"), weights={"a": 5.0})]
+    made = make_pools(configured, "carp", Tables(), members, "abc", [1.0, 0.0, -1.0])
+    assert set(made) == {"", "p"}
+    assert made[""].members == tuple(members)
+    assert made["p"].members == (Member("c", 3.0), Member("a", 5.0))
+    assert (made["p"].targets, made["p"].admits, made["p"].algorithm) == (("c", "a"), (-1.0, 1.0), "carp")

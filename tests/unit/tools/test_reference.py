@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from cachelb.counters import FARM, NODE, PEERS
 from cachelb.errors import Reason
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference.md"
-SOURCE = inspect.getsource(config)
+SOURCE = reference.schema()
 
 
 def test_the_committed_page_is_up_to_date():
@@ -42,6 +41,7 @@ def test_defaults_are_those_in_force():
     assert found["listen", "http"] == '["0.0.0.0:3128"]'
     assert found["icp", "allow"] == ""
     assert (found["node", "name"], found["node", "weight"]) == ("required", "1.0")
+    assert (found["pool", "nodes"], found["pool", "weights"], found["rule", "bypass"]) == ("required", "{}", "")
 
 
 def test_a_comment_above_and_one_behind_are_both_read():
@@ -63,6 +63,8 @@ def test_a_comment_above_and_one_behind_are_both_read():
         ("Annotated[float, Field(gt=0, le=WEEK_S, allow_inf_nan=False)]", "0 to 604,800"),
         ('Literal["a", "b"]', '"a", "b"'),
         ("tuple[Network, ...] | None", "list of networks"),
+        ("dict[str, PoolWeight]", "table of numbers"),
+        ('Annotated[tuple[Literal["a", "b"], ...], BeforeValidator(as_list)]', 'list of "a", "b"'),
         ("Annotated[str, BeforeValidator(check_path)]", "path"),
     ],
 )
