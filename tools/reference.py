@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from cachelb import config
 from cachelb.admin.metrics import text_of
-from cachelb.counters import FARM, NODE, NODE_WIDTH, PEERS, Counter
+from cachelb.counters import AFFINITY, FARM, NODE, NODE_WIDTH, PEERS, Counter
 from cachelb.errors import Reason
 
 # What the schema's aliases and checks mean to who writes the file.
@@ -206,6 +206,7 @@ def _blank_status() -> dict[str, Any]:
         "version": "", "versions": {"python": "", "uvloop": ""}, "started_at": 0.0, "epoch": 0, "reloads": 0,
         "config": {"digest": "", "loaded_at": 0.0, "problems": []},
         "farm": zeros(FARM), "onecache": {"icp": {"serving": True}, "counters": zeros(PEERS)},
+        "affinity": zeros(AFFINITY),
         "workers": [worker], "nodes": [{**node, "counters": zeros(NODE)}],
     }  # fmt: skip
 

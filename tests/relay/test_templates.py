@@ -29,7 +29,8 @@ class Stage:
     def ask(self, source: str, farm: int = 0, **more: Any) -> str:
         """The name of the node that a request went to."""
         client = self.farms[farm].connect(source)
-        client.send(post("http://www.test/x", b"body", "Connection: close") if more else get("http://www.test/", "Connection: close"))
+        url, close = "http://www.test/", "Connection: close"
+        client.send(post(url, b"body", close) if more else get(url, close))
         answer = client.read_answer()
         assert answer.status == 200, answer
         client.close()

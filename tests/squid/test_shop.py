@@ -125,7 +125,8 @@ class Visitor:
 
 def rule_of_the_docs(shop: Shop) -> str:
     """The rule as docs/affinity.md shows it, for this shop."""
-    block = next(text for text in re.findall(r"^```toml\n(.*?)^```", DOC.read_text(), re.DOTALL | re.MULTILINE) if ".shop.example" in text)
+    blocks = re.findall(r"^```toml\n(.*?)^```", DOC.read_text(), re.DOTALL | re.MULTILINE)
+    block = next(text for text in blocks if ".shop.example" in text)
     return block.replace(".shop.example", str(shop.server_address[0]))
 
 

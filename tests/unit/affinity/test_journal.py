@@ -42,7 +42,9 @@ def test_what_the_other_one_does_not_read_is_dropped():
     assert sent == []
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"5", b"[5]", b"[[]]", b'[["a","zz","b","c"]]', b'[["a","00","b","c"]]', b'[["a","",1,""]]'])
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"5", b"[5]", b"[[]]", b'[["a","zz","b","c"]]', b'[["a","00","b","c"]]', b'[["a","",1,""]]']
+)
 def test_what_is_no_record_is_left_out(payload: bytes):
     assert read(payload) == []
 

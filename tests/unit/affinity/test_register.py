@@ -59,7 +59,7 @@ class Subject:
     def ask(self, *finds: Find, worker: int = 0) -> list[Found]:
         asker = self.workers.workers[worker]
         self.register.heard(asker, control.FIND, control.pack_finds(list(finds)))  # type: ignore[arg-type]
-        kind, payload = next(told for told in reversed(asker.told) if told[0] == control.FOUND)
+        payload = next(payload for kind, payload in reversed(asker.told) if kind == control.FOUND)
         return control.unpack_found(payload)
 
     def find(self, address: bytes = A, worker: int = 0, group: str = "shop", proposed: int = NO_SLOT) -> tuple[int, int]:

@@ -101,7 +101,8 @@ def sealed(data: bytes) -> bytes:
 def test_every_cut_and_every_change_is_refused_and_nothing_taken_over(tmp_path: Path):
     data = saved(tmp_path)
     cuts = [data[:size] for size in (0, 1, 15, 16, 63, 64, 65, 500, len(data) - 1)] + [data + b"x"]
-    changes = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in (0, 16, 18, 20, 24, 28, 40, 50, 63, 64, 100, len(data) - 1)]
+    places = (0, 16, 18, 20, 24, 28, 40, 50, 63, 64, 100, len(data) - 1)
+    changes = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in places]
     for bad in (*cuts, *changes):
         after = table()
         with pytest.raises(BadState):

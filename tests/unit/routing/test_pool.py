@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cachelb.routing.pool import Pool, Tables
+from cachelb.config_policy import PoolConfig
+from cachelb.routing.pool import Pool, Tables, make_pools
 from cachelb.routing.ring import Member
 from cachelb.routing.route import admission
 
@@ -57,3 +58,13 @@ def test_a_node_that_returns_slowly_is_lighter():
     assert returning.weights == [2.0, 2.0]
     assert returning.slow_weights == [2.0, 0.5]
     assert returning.slow_shares == [1.0, 0.25]
+
+
+def test_all_pools_are_made_of_the_farms_nodes():
+    members = [Member("a", 1.0), Member("b", 2.0), Member("c", 1.0)]
+    configured = [PoolConfig(name="p", nodes=("c", "a", "gone"), weights={"a": 5.0})]
+    pools = make_pools("ring", Tables(), configured, members, ["A", "B", "C"], [1.0, 0.0, -1.0])
+    assert list(pools) == ["", "p"]
+    assert pools[""].targets == ("A", "B", "C")
+    assert (pools["p"].targets, pools["p"].members) == (("C", "A"), (Member("c", 1.0), Member("a", 5.0)))
+    assert [pools["p"].targets[i] for i in pools["p"].serving] == ["A"]
