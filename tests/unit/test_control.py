@@ -82,3 +82,16 @@ def test_the_largest_message_arrives_and_one_that_nobody_would_read_is_not_made(
     assert read_all(control.pack(control.SNAPSHOT, payload)) == [(control.SNAPSHOT, payload)]
     with pytest.raises(AssertionError, match="bytes for one message"):
         control.pack(control.SNAPSHOT, payload + b"x")
+
+
+def test_questions_for_templates_survive_the_way():
+    finds = [
+        control.Find(0, control.NO_SLOT, "shop", "", "wlc", b"\x0a\0\0\1"),
+        control.Find(0xFFFFFFFF, 2047, "g" * 64, "p" * 64, "url", bytes(16)),
+    ]
+    assert list(control.unpack_finds(control.pack_finds(finds))) == finds
+    found = [control.Found(0, 5, control.NO_SLOT), control.Found(0xFFFFFFFF, control.NO_SLOT, 7)]
+    assert control.unpack_found(control.pack_found(found)) == found
+    used = [control.Used(5, "shop", bytes(4)), control.Used(control.NO_SLOT, "g" * 64, b""), control.Used(0, "x", bytes(16))]
+    assert list(control.unpack_used(control.pack_used(used))) == used
+    assert list(control.unpack_used(b"")) == list(control.unpack_finds(b"")) == []

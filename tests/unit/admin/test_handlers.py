@@ -12,6 +12,7 @@ from cachelb.admin import model, openapi
 from cachelb.admin.handlers import Handlers
 from cachelb.control import HIT, MARKED, Sample
 from cachelb.counters import NODE_INDEX, node_offset
+from cachelb.routing.template import packed
 from cachelb.supervisor import Supervisor
 
 MODELS = {op.path: op.answer for op in openapi.OPERATIONS if op.answer and op.method == "GET"}
@@ -180,3 +181,76 @@ def test_history_can_be_of_some_nodes():
         assert (await ask("/api/v1/history?nodes="))[2]["nodes"] == {}
 
     with_client(test)
+
+
+# -- clients that stay with a node
+
+
+SHOP = {"affinity": [{"name": "shop"}, {"name": "mail"}]}
+
+
+def fill(supervisor: Supervisor, count: int = 9) -> None:
+    register = supervisor.affinity
+    for number in range(count):
+        for shelf in register.templates.shelves.values():
+            slot = supervisor.farm.slots["abc"[number % 3]]
+            register.templates.put(shelf, shelf.group.key(packed(f"10.0.0.{number}")), slot, 0xFFF, register.clock())
+
+
+def test_templates_are_counted_and_listed_with_filters():
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        fill(supervisor)
+        _, _, found = await ask("/api/v1/affinity")
+        assert (found["templates"], len(found["clients"]), found["next"]) == (18, 18, "")
+        assert [group["nodes"] for group in found["groups"]] == [{"a": 3, "b": 3, "c": 3}] * 2
+        assert found["counters"]["affinity_templates"] == 18
+        _, _, found = await ask("/api/v1/affinity?group=shop&node=b&limit=2")
+        rest = (await ask(f"/api/v1/affinity?group=shop&node=b&limit=2&after={found['next']}"))[2]
+        clients = {client["client"] for client in found["clients"] + rest["clients"]}
+        assert clients == {"10.0.0.1", "10.0.0.4", "10.0.0.7"}
+        _, _, found = await ask("/api/v1/affinity?client=10.0.0.5")
+        assert [(c["group"], c["node"]) for c in found["clients"]] == [("shop", "c"), ("mail", "c")]
+        assert (await ask("/api/v1/affinity?client=10.0.0.5&node=a"))[2]["clients"] == []
+        _, _, found = await ask("/api/v1/explain?url=http://www.test/x&client=10.0.0.5")
+        assert [(c["group"], c["node"]) for c in found["templates"]] == [("shop", "c"), ("mail", "c")]
+
+    with_client(test, **SHOP)
+
+
+def test_templates_are_flushed_and_it_is_an_event(tmp_path: Path):
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        fill(supervisor)
+        assert (await ask("/api/v1/affinity?client=10.0.0.5", "DELETE"))[0] == 401
+        for query, count in (("client=10.0.0.5", 2), ("node=a&group=shop", 3), ("group=mail", 8), ("client=10.0.0.99", 0)):
+            status, _, found = await ask.change(f"/api/v1/affinity?{query}", "DELETE")
+            assert (status, found) == (200, {"flushed": count})
+        assert supervisor.affinity.templates.size == 5
+        events = (await ask("/api/v1/events"))[2]["events"]
+        assert [event["text"] for event in events][1] == "3 templates flushed: node a, group shop, by the operator"
+        assert (events[1]["kind"], events[1]["node"], events[1]["data"]) == ("affinity", "a", {"flushed": 3})
+
+    with_client(test, **SHOP, admin={"token_file": token_file(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("query", "method", "status", "says"),
+    [
+        ("group=none", "GET", 404, "there are shop, mail"),
+        ("node=none", "GET", 404, "there is no node 'none'"),
+        ("client=www.test", "GET", 400, "is not the IP address of a client"),
+        ("limit=1001", "GET", 400, "limit must be"),
+        ("after=x", "GET", 400, "is not what an answer says under next"),
+        ("", "DELETE", 400, "flush what?"),
+        ("client=10.0.0.1&node=a", "DELETE", 400, "not both"),
+        ("group=none", "DELETE", 404, "there is no [[affinity]] 'none'"),
+    ],
+)
+def test_what_cannot_be_listed_or_flushed_is_a_sentence(tmp_path: Path, query: str, method: str, status: int, says: str):
+    async def test(supervisor: Supervisor, ask: Asker) -> None:
+        fill(supervisor)
+        found = await ask.change(f"/api/v1/affinity?{query}", method)
+        assert found[0] == status
+        assert says in found[2]["detail"]
+        assert supervisor.affinity.templates.size == 18
+
+    with_client(test, **SHOP, admin={"token_file": token_file(tmp_path)})

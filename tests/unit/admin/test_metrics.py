@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cachelb.admin.metrics import CONTENT_TYPE, render
 from cachelb.admin.status import Reader
-from cachelb.counters import FARM_INDEX, FIRST_BYTE_TIME, NODE, NODE_INDEX, PEERS, TOTAL_TIME, node_offset, note_time
+from cachelb.counters import AFFINITY, FARM_INDEX, FIRST_BYTE_TIME, NODE, NODE_INDEX, PEERS, TOTAL_TIME, node_offset, note_time
 from cachelb.errors import Reason
 from cachelb.supervisor import Supervisor
 from cachelb.workers import Workers
@@ -58,7 +58,7 @@ def values() -> dict[tuple[str, str], float]:
 def test_every_counter_is_there():
     found = values()
     names = {name for name, _ in found}
-    for counter in (*PEERS, *NODE):
+    for counter in (*PEERS, *AFFINITY, *NODE):
         prefix = "cachelb_node_" if counter in NODE else "cachelb_"
         assert prefix + counter.name + ("_total" if counter.kind == "counter" else "") in names
     assert found["cachelb_requests_total", ""] == 3

@@ -9,7 +9,7 @@ import pytest
 from cachelb.tools import reference
 
 from cachelb import config
-from cachelb.counters import FARM, NODE, PEERS
+from cachelb.counters import AFFINITY, FARM, NODE, PEERS
 from cachelb.errors import Reason
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference.md"
@@ -81,7 +81,7 @@ def test_a_type_without_a_word_is_an_error(annotation: str):
 def test_every_counter_has_its_metric():
     names = {row.name for row in reference.metrics()}
     shown_otherwise = ("ended_", "bypassed_", "loop_lag_")
-    for prefix, table in (("", FARM), ("", PEERS), ("node_", NODE)):
+    for prefix, table in (("", FARM), ("", PEERS), ("", AFFINITY), ("node_", NODE)):
         for counter in table:
             if not (table is FARM and counter.name.startswith(shown_otherwise)):
                 assert f"cachelb_{prefix}{counter.name}" + "_total" * (counter.kind == "counter") in names
