@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -34,6 +35,11 @@ def farm_counters(director: Director) -> dict[str, int]:
     """The farm's counters."""
     counters: dict[str, int] = director.status()["farm"]
     return counters
+
+
+def are_up(director: Director) -> bool:
+    """Whether every node is."""
+    return all(found["state"] == "up" for found in json.loads(director.admin_get("/api/v1/nodes"))["nodes"])
 
 
 def is_open(host: str, port: int) -> bool:
