@@ -375,6 +375,7 @@ class FakeSquid:
         """Say ``greeting`` to everybody who connects, then what they say, until they end."""
 
         def echo(peer: Peer) -> None:
+            peer.sock.settimeout(None)
             with contextlib.suppress(OSError):
                 peer.send(greeting)
                 while data := peer.sock.recv(65536):

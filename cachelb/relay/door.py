@@ -210,6 +210,9 @@ class Door:
         self.guests.discard(guest)
         if isinstance(guest, Caller):
             self._leave(guest.ip)
+            if guest.held is not None:
+                self.services.release(guest.held)
+                guest.held = None
         self.engine.left()
 
     def _leave(self, ip: str) -> None:

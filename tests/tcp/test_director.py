@@ -39,7 +39,8 @@ def director(tmp_path: Path, nodes: list[FakeSquid]) -> Iterator[Callable[[str],
             configure(subject, nodes, settings)
             made.append(subject)
             subject.launch()
-            subject.wait_for("ready: ")
+            wait_until(lambda: "ready: " in subject.log() or not subject.is_running, "ready", 60.0)
+            assert "ready: " in subject.log(), subject.log()
             return subject
 
         yield make
