@@ -14,7 +14,7 @@ from cachelb.demo.squid import free_port
 
 FILES = 100
 HOSTS = ("127.0.0.41", "127.0.0.42")
-PASSIVE = range(42000, 42060)
+WIDTH = 60  # ports for files
 
 VSFTPD = """
 background=NO
@@ -36,9 +36,22 @@ vsftpd_log_file={log}
 """
 
 
+def free_range() -> range:
+    """Ports that nobody listens on, below those that the kernel gives away."""
+    for first in range(20000, 32000, WIDTH):
+        if not any(is_open("127.0.0.1", port) for port in range(first, first + WIDTH)):
+            return range(first, first + WIDTH)
+    raise AssertionError("no free ports")
+
+
 @pytest.fixture
-def ftp(run, tmp_path: Path):
-    """The port of two FTP servers, and what each has sent."""
+def passive() -> range:
+    return free_range()
+
+
+@pytest.fixture
+def ftp(run, tmp_path: Path, passive: range):
+    """The port of two FTP servers."""
     if os.geteuid():
         pytest.skip("vsftpd has to be started by root")
     vsftpd = program("vsftpd")
@@ -53,7 +66,7 @@ def ftp(run, tmp_path: Path):
         for number in range(FILES):
             (root / f"f{number}").write_text(f"{number} {'x' * 1000}")
         config, log = tmp_path / f"{host}.conf", tmp_path / f"{host}.log"
-        ports = {"port": port, "first": PASSIVE[0], "last": PASSIVE[-1]}
+        ports = {"port": port, "first": passive[0], "last": passive[-1]}
         config.write_text(VSFTPD.format(host=host, root=root, empty=tmp_path / "empty", log=log, **ports))
         run([vsftpd, config])
         wait_until(lambda host=host: is_open(host, port), f"vsftpd on {host}")
@@ -69,17 +82,17 @@ def fetch(port: int, directory: Path, *options: str) -> tuple[int, int]:
     return status, sum((directory / str(n)).read_text().startswith(f"{n} x") for n in right)
 
 
-def service(port: int, here: int, more: str) -> str:
-    listen = f'listen = ["127.0.0.1:{here}", "127.0.0.1:{PASSIVE[0]}-{PASSIVE[-1]}"]'
+def service(port: int, passive: range, more: str) -> str:
+    listen = f'listen = ["127.0.0.1:{port}", "127.0.0.1:{passive[0]}-{passive[-1]}"]'
     return f'[[tcp]]\nname = "ftp"\n{listen}\n{more}\n'
 
 
-def test_passive_transfers_meet_their_node_with_affinity_and_miss_it_without(ftp, start, tmp_path: Path):
+def test_passive_transfers_meet_their_node_with_affinity_and_miss_it_without(ftp, passive, start, tmp_path: Path):
     nodes = "".join(node(f"n{i}", host, ftp, "weight = 0") for i, host in enumerate(HOSTS))
     nodes += '[[pool]]\nname = "ftp"\nnodes = ["n0", "n1"]\nweights = { n0 = 1, n1 = 1 }\n'
     # the control port is the nodes' own, too: then one service has all the ports, as with LVS's port 0
     group = '[[affinity]]\nname = "ftp"\n'
-    director = start(group + service(ftp, ftp, 'pool = "ftp"\naffinity = "ftp"'), nodes)
+    director = start(group + service(ftp, passive, 'pool = "ftp"\naffinity = "ftp"'), nodes)
     for options in ((), ("--disable-epsv",)):
         assert fetch(ftp, tmp_path / f"with{len(options)}", *options) == (0, FILES)
     sent = [(tmp_path / f"{host}.log").read_text().count("OK DOWNLOAD") for host in HOSTS]
@@ -87,7 +100,7 @@ def test_passive_transfers_meet_their_node_with_affinity_and_miss_it_without(ftp
     wait_until(lambda: farm_counters(director)["ended_tcp_closed"] == 2 * FILES + 2, "a control connection and one for each file")
     assert director.stop() == 0
 
-    start(service(ftp, ftp, 'pool = "ftp"\nscheduler = "rr"'), nodes)
+    start(service(ftp, passive, 'pool = "ftp"\nscheduler = "rr"'), nodes)
     code, arrived = fetch(ftp, tmp_path / "without")
     assert code != 0
     assert arrived < FILES
