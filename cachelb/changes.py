@@ -11,7 +11,7 @@ from cachelb.config import Config
 def fixed_at_start(old: Config, new: Config) -> list[str]:
     """Settings that differ but cannot be changed while running."""
     fixed = []
-    if old.listen != new.listen:
+    if old.listen != new.listen.model_copy(update={"proxy_protocol": old.listen.proxy_protocol}):
         fixed.append("[listen]")
     if [service.listen for service in old.tcp] != [service.listen for service in new.tcp]:
         fixed.append("[[tcp]] listen")

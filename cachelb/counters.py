@@ -89,7 +89,7 @@ _FARM = [
 ]
 _ENDS = [Counter(f"ended_{reason.label}", "counter", "exchanges", reason.value.text) for reason in Reason]
 _NODE = [
-    Counter("requests", "counter", "requests", "requests sent to the node"),
+    Counter("requests", "counter", "requests", "requests sent to the node, and connections of TCP services"),
     Counter("responses", "counter", "answers", "answers whose head arrived"),
     Counter("ended", "counter", "exchanges", "exchanges with the node that ended; requests less ended is in flight"),
     Counter("hits", "counter", "answers", "answers marked as a cache hit"),

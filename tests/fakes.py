@@ -375,6 +375,32 @@ class FakeSquid:
         self._threads.append(thread)
         thread.start()
 
+    def echo_calls(self, greeting: bytes) -> None:
+        """Say ``greeting`` to everybody who connects, then what they say, until they end."""
+
+        def echo(peer: Peer) -> None:
+            peer.sock.settimeout(None)
+            with contextlib.suppress(OSError):
+                peer.send(greeting)
+                while data := peer.sock.recv(65536):
+                    peer.send(data)
+            peer.close()
+
+        def serve() -> None:
+            self.listener.settimeout(None)
+            while True:
+                try:
+                    peer = self.accept()
+                except OSError:  # closed
+                    return
+                thread = threading.Thread(target=echo, args=(peer,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     def greeting(self, head: bytes) -> bytes:
         """An answer that says who got which request."""
         return ok(self.host.encode() + b" " + head.split(b" ")[1])

@@ -13,14 +13,15 @@ from cachelb.wire.proxy_protocol import Ends
 class TcpStage:
     """One service "svc" of a farm.  nodes: what is behind it; address: where it is called."""
 
-    def __init__(self, make_farm: Any, nodes: int = 3, *, sections: dict[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(self, make_farm: Any, nodes: int = 3, *, backlog: int = 128, sections: Any = None, **settings: Any) -> None:
+        """backlog: of the nodes; 0 for one that is to be ``deaf``."""
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address: tuple[str, int] = self.listener.getsockname()
         self.farm = make_farm(nodes, **(sections or {}))
         self.nodes: list[FakeSquid] = []
         for node in self.farm.nodes:
             port = self.nodes[0].port if self.nodes else 0
-            self.nodes.append(FakeSquid(node.host, port, backlog=0))
+            self.nodes.append(FakeSquid(node.host, port, backlog))
         self.settings = {"name": "svc", "listen": ["{}:{}".format(*self.address)], "port": self.nodes[0].port, **settings}
         self.farm.apply(tcp=[self.settings])
         door = self.farm.engine.door

@@ -37,6 +37,16 @@ MUST_FIND = {
     "fields": ("a body", "refused BAD_FRAMING", "refused BAD_REQUEST", "refused EXPECTATION_FAILED", "refused NOT_IMPLEMENTED"),
     "freshness": ("stored", "stored, stale at once", "refused: not stored"),
     "head": ("chunked", "a body", "no body", "more is needed", "refused BAD_VERSION", "refused by its fields BAD_FRAMING"),
+    "hello": (
+        "a name",
+        "no name",
+        "more is needed",
+        "a session",
+        "a ticket",
+        "refused a record",
+        "refused a field",
+        "refused a name",
+    ),
     "htcp": (
         *("TST query: 0", "TST query: 1", "CLR query: 0", "CLR query: 2", "TST reply", "CLR reply"),
         *(f"refused {word}" for word in ("short", "length", "version", "opcode", "unsolicited", "section", "trailing", "auth")),
@@ -50,6 +60,13 @@ MUST_FIND = {
     ),
     "logline": ("a request", "some of it", "left out", "refused as bad", "refused as nothing"),
     "plan": ("plain", "plain, the usual line", "not plain", "more is needed", "refused"),
+    "proxy": (
+        *("version 1", "version 2", "the connection's own", "more is needed"),
+        *(
+            f"refused {word}"
+            for word in ("no PROXY header", "version _: not family", "version _: an address", "version _: version and")
+        ),
+    ),
     "response": ("chunked", "a length", "until it closes", "more is needed"),
     "saved": ("loaded as it was saved", "loaded, some of it", "refused damaged", "refused version", "refused the names"),
     "storelog": (

@@ -34,6 +34,7 @@ from cachelb.wire.tls import BadTlsError
 if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
     from cachelb.relay.services import Service
+    from cachelb.relay.templates import Entry
 
 HELLO: Final = 0
 CHOOSING: Final = 1
@@ -60,8 +61,8 @@ class Caller(Guest):
 
     __slots__ = (
         "_attempt", "_connect_began", "_detail", "_early", "_hello_reader", "_last_reason", "_learning", "_link", "_race",
-        "_targets", "_unchecked", "bytes_in", "bytes_out", "download", "ends", "hello", "over", "service", "started", "state",
-        "target", "upload",
+        "_targets", "_unchecked", "bytes_in", "bytes_out", "download", "ends", "held", "hello", "over", "service", "started",
+        "state", "target", "upload",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, sock: SocketType, service: Service, ends: Ends) -> None:
@@ -76,6 +77,7 @@ class Caller(Guest):
         self.download: Pump | None = None
         self.bytes_in = self.bytes_out = 0
         self.over = False
+        self.held: Entry | None = None  # the client's template, which does not expire meanwhile
         self._hello_reader: HelloReader | None = HelloReader() if service.settings.tls else None
         self._learning: SessionReader | None = SessionReader() if service.settings.tls == "session" else None
         self._early = b""  # what the client has said before there was a connection
@@ -100,7 +102,9 @@ class Caller(Guest):
             self.deadline = self.engine.now + self.service.settings.hello_s
             if not allowed:
                 self.end(Reason.ACCESS_DENIED)
-            elif self._hello_reader is not None:
+                return
+            self.held = self.engine.door.services.hold(self.service, self.ip)
+            if self._hello_reader is not None:
                 self.resume()
             else:
                 self._route()

@@ -107,6 +107,8 @@ class Door:
         for listener in self.listeners:
             for _ in range(BACKLOG // ACCEPTS):
                 self._take(listener, ACCEPTS)
+                if self.burst == 1:
+                    break  # nobody more is waiting: a service may listen on a thousand ports
         if not self.resting:
             self._rest()
         for listener in self.listeners:
@@ -212,6 +214,9 @@ class Door:
         self.guests.discard(guest)
         if isinstance(guest, Caller):
             self._leave(guest.ip)
+            if guest.held is not None:
+                self.services.release(guest.held)
+                guest.held = None
         self.engine.left()
 
     def _leave(self, ip: str) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cachelb.config import Config
     from cachelb.config_policy import TcpConfig
     from cachelb.relay.engine import Engine
+    from cachelb.relay.templates import Entry
     from cachelb.relay.upstream import Target
     from cachelb.routing.pool import Pool
     from cachelb.wire.client_hello import Hello
@@ -148,12 +149,23 @@ class Services:
                 others = self.engine.steering.choose(pool, "lc", _ALGORITHM, key)
                 return (known, *(target for target in others if target is not known))
         if settings.affinity:
-            return self._follow(settings.affinity, ip, pool, scheduler, key, done)
+            templates = self.engine.steering.templates
+            if settings.affinity not in templates.groups:
+                return ()  # likewise
+            found = templates.known(settings.affinity, ip, pool)
+            if found is None:
+                found = templates.find(settings.affinity, ip, pool, scheduler, done, _ALGORITHM, key)
+            return found
         return self.engine.steering.choose(pool, scheduler, _ALGORITHM, key)
 
-    def _follow(self, group: str, ip: str, pool: Pool[Target], scheduler: str, key: bytes, done: Chosen) -> Targets | None:
-        """Whom the client's template says."""
-        return self.engine.steering.choose(pool, "client", _ALGORITHM, ip.encode("ascii"))
+    def hold(self, service: Service, ip: str) -> Entry | None:
+        """A client of a service calls: its template does not expire before ``release``; None: it has no affinity."""
+        group, templates = service.settings.affinity, self.engine.steering.templates
+        return templates.hold(group, ip) if group in templates.groups else None
+
+    def release(self, entry: Entry) -> None:
+        """A call that was held for has ended."""
+        self.engine.steering.templates.release(entry)
 
     def _known(self, pool: Pool[Target], hello: Hello) -> Target | None:
         for kind, value in (("ticket", hello.ticket), ("id", hello.session)):

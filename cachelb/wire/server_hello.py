@@ -40,8 +40,8 @@ class SessionReader:
         if self.done:
             return
         self._seen += len(data)
+        self._handshake.feed(data)
         try:
-            self._handshake.feed(data)
             while not self.done and (message := self._handshake.next()) is not None:
                 self._take(*message)
         except BadTlsError:

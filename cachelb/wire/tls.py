@@ -24,7 +24,7 @@ class Handshake:
     ended: the content type of the first record that is no handshake, behind which nothing is read; 0: none so far.
     """
 
-    __slots__ = ("_head", "_left", "_messages", "_most", "ended")
+    __slots__ = ("_head", "_left", "_messages", "_most", "_problem", "ended")
 
     def __init__(self, most: int) -> None:
         """most: bytes of a message, its header included."""
@@ -32,16 +32,13 @@ class Handshake:
         self._head = b""  # of the record that comes next, as far as it is here
         self._left = 0  # bytes of the present record that are still to come
         self._messages = bytearray()  # what has not been taken yet
+        self._problem = ""  # with what comes behind the messages
         self.ended = 0
 
     def feed(self, data: bytes) -> None:
-        """Take more bytes of the stream.
-
-        Raises:
-            BadTlsError: They are no TLS.
-        """
+        """Take more bytes of the stream.  What is wrong with them, ``next`` says when it is their turn."""
         at = 0
-        while at < len(data) and not self.ended:
+        while at < len(data) and not self.ended and not self._problem:
             if self._left:
                 piece = data[at : at + self._left]
                 self._messages += piece
@@ -56,16 +53,15 @@ class Handshake:
     def _check_head(self) -> None:
         head = self._head
         if head[0] != HANDSHAKE:
-            if not head[0]:
-                raise BadTlsError("a record of type 0")
             self.ended = head[0]
-            return
-        if len(head) > 1 and head[1] != 3:
-            raise BadTlsError(f"a record of version {head[1]}")
-        if len(head) == 5:
+            if not head[0]:
+                self._problem = "a record of type 0"
+        elif len(head) > 1 and head[1] != 3:
+            self._problem = f"a record of version {head[1]}"
+        elif len(head) == 5:
             size = int.from_bytes(head[3:5], "big")
             if not 1 <= size <= RECORD_BYTES:  # empty ones are forbidden: they would cost time and say nothing
-                raise BadTlsError(f"a handshake record of {size} bytes")
+                self._problem = f"a handshake record of {size} bytes"
             self._left = size
             self._head = b""
 
@@ -73,15 +69,15 @@ class Handshake:
         """The next whole message: type and body; None when it is not here yet.
 
         Raises:
-            BadTlsError: It is larger than the limit.
+            BadTlsError: It is larger than the limit, or the bytes are no TLS.
         """
         messages = self._messages
-        if len(messages) < 4:
-            return None
-        size = 4 + int.from_bytes(messages[1:4], "big")
+        size = 4 + int.from_bytes(messages[1:4], "big") if len(messages) >= 4 else 4
         if size > self._most:
             raise BadTlsError(f"a message of {size} bytes, more than {self._most}")
         if len(messages) < size:
+            if self._problem:
+                raise BadTlsError(self._problem)
             return None
         kind, body = messages[0], bytes(messages[4:size])
         del messages[:size]

@@ -139,7 +139,7 @@ def test_three_nodes_are_asked_at_most(make_service):
 
 
 def test_who_does_not_answer_is_passed_over_in_time(make_service):
-    stage = make_service(2, scheduler="rr", sections={"timeouts": {"connect_s": 0.1}})
+    stage = make_service(2, scheduler="rr", backlog=0, sections={"timeouts": {"connect_s": 0.1}})
     stage.nodes[1].serve_calls(b"1")
     with stage.nodes[0].deaf():
         assert [stage.who() for _ in range(4)] == [1] * 4
@@ -147,7 +147,7 @@ def test_who_does_not_answer_is_passed_over_in_time(make_service):
 
 
 def test_a_node_that_is_declared_dead_is_waited_for_no_longer(make_service):
-    stage = make_service(2, scheduler="rr", sections={"timeouts": {"connect_s": 9.0}})
+    stage = make_service(2, scheduler="rr", backlog=0, sections={"timeouts": {"connect_s": 9.0}})
     stage.nodes[1].serve_calls(b"1")
     with stage.nodes[0].deaf():
         clients = [stage.call() for _ in range(2)]

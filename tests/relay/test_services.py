@@ -7,6 +7,7 @@ import json
 import pytest
 from fakes_tls import extension, hello, message, records, server_name, vector
 
+from cachelb.control import NO_SLOT, Find, Found
 from cachelb.relay.sessions import Session, key_of
 
 rows = pytest.mark.parametrize
@@ -105,6 +106,52 @@ def test_a_service_that_is_not_configured_any_more_goes_on_as_it_was(make_servic
     assert stage.farm.ended() == {"no_node": 1}
     stage.farm.apply(tcp=[stage.settings])
     assert stage.who() == 0
+
+
+# -- affinity
+
+
+GROUP = {"affinity": [{"name": "g"}]}
+
+
+def test_a_client_goes_where_its_template_says(make_service):
+    stage = make_service(sections=GROUP, affinity="g", scheduler="rr")
+    stage.serve()
+    found = {source: {stage.who(source) for _ in range(4)} for source in ("127.0.1.1", "127.0.1.2", "127.0.1.3")}
+    assert sorted(found.values()) == [{0}, {1}, {2}]
+
+
+def test_what_the_supervisor_says_is_waited_for_and_a_connection_holds_it(make_service):
+    stage = make_service(sections=GROUP, affinity="g", scheduler="rr")
+    templates = stage.farm.engine.steering.templates
+    finds: list[Find] = []
+    templates.ask = lambda questions: finds.extend(questions) or True
+    client = stage.call()
+    stage.farm.wait_until(lambda: len(finds) == 1)
+    assert client.is_quiet()
+    stage.farm.relay.call(lambda: templates.found([Found(finds[0].number, 2, NO_SLOT)]))
+    link = stage.nodes[2].accept()
+    client.send(b"x")
+    assert link.read_exactly(1) == b"x"
+    (entry,) = templates.groups["g"].by_key.values()
+    assert entry.holds == 1
+    client.close()
+    link.close()
+    stage.farm.wait_until(lambda: entry.holds == 0)
+    assert stage.farm.ended() == {"tcp_closed": 1}
+
+
+def test_who_has_gone_before_the_answer_is_not_connected(make_service):
+    stage = make_service(sections=GROUP, affinity="g")
+    templates = stage.farm.engine.steering.templates
+    finds: list[Find] = []
+    templates.ask = lambda questions: finds.extend(questions) or True
+    stage.call()
+    stage.farm.wait_until(lambda: len(finds) == 1)
+    assert stage.farm.drain(0.05) == 1
+    assert stage.farm.ended() == {"shutdown": 1}
+    stage.farm.relay.call(lambda: templates.found([Found(finds[0].number, 2, NO_SLOT)]))
+    assert stage.nodes[2].is_left_alone()
 
 
 # -- TLS

@@ -31,3 +31,11 @@ def test_addresses_and_the_number_of_workers_are_fixed_at_the_start():
     assert fixed_at_start(old, config(listen={"http": "127.0.0.1:1"}, relay={"workers": 1})) == []
     new = config(listen={"http": "127.0.0.1:2"}, relay={"workers": 2}, node=NODES)
     assert fixed_at_start(old, new) == ["[listen]", "[relay] workers"]
+
+
+def test_where_services_listen_is_fixed_and_who_is_trusted_is_not():
+    service = {"name": "svc", "listen": "127.0.0.1:21"}
+    old = config(tcp=[service])
+    assert fixed_at_start(old, config(tcp=[service | {"port": 21}], listen={"proxy_protocol": ["10.0.0.1/32"]})) == []
+    assert fixed_at_start(old, config(tcp=[service | {"listen": "127.0.0.1:22"}])) == ["[[tcp]] listen"]
+    assert fixed_at_start(old, config()) == ["[[tcp]] listen"]

@@ -153,16 +153,17 @@ def test_a_real_worker_serves_on_its_listener_and_counts_in_its_block():
 # -- those that misbehave
 
 
-def test_what_one_learned_is_told_to_all_others_and_not_to_itself(run, program, tmp_path):
+@pytest.mark.parametrize("kind", [control.LESSONS, control.SESSIONS])
+def test_what_one_learned_is_told_to_all_others_and_not_to_itself(run, program, tmp_path, kind):
     heard = tmp_path / "heard"
     program(
         f"""
 say(b"A", b"1")
 hear()
-say(b"L", b"lesson of %d" % os.getpid())
+say({kind!r}, b"lesson of %d" % os.getpid())
 while True:
     kind, payload = hear()
-    if kind == b"L":
+    if kind == {kind!r}:
         open({str(heard)!r}, "a").write("%d heard %s\\n" % (os.getpid(), payload.decode()))
     elif kind == b"R":
         say(b"A", b"2")
@@ -173,7 +174,7 @@ while True:
         await pool.ready()
         pids = [worker.pid for worker in pool.workers]
         for worker in pool.workers:
-            worker._told(control.LESSONS, b"lesson of %d" % worker.pid)  # after all of them have come
+            worker._told(kind, b"lesson of %d" % worker.pid)  # after all of them have come
         pool.tell(control.REOPEN)
         await until(lambda: {worker.epoch for worker in pool.workers} == {2})
         lines = set(heard.read_text().splitlines())

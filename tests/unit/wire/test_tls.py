@@ -32,8 +32,11 @@ def test_what_stands_behind_a_record_of_another_type_is_not_read():
     ],
 )
 def test_records_that_are_none_are_refused(data: bytes, why: str):
+    handshake = Handshake(100)
+    handshake.feed(records(message(1, b"before")) + data + b"behind")
+    assert handshake.next() == (1, b"before")
     with pytest.raises(BadTlsError, match=why):
-        Handshake(100).feed(data)
+        handshake.next()
 
 
 def test_a_message_that_says_it_is_huge_is_refused_before_it_is_here():
