@@ -8,7 +8,7 @@ All numbers are little-endian; the checksum is BLAKE2b over the header (with zer
 found again by name, groups by name and netmasks; what is no longer configured is left out, and so is what is too old by now.
 Records stand in the order of idleness in each shard, so that nothing has to be sorted.
 
-An event loop is held up by ``save_aside`` for a millisecond at a time.  1 million templates: 24 MB, saved in 2 s, loaded in
+An event loop is held up by ``save_aside`` for a millisecond at a time.  1 million templates: 24 MB, loaded in
 4 s (2026-11).
 
 Left out: when to save (``keeper``).

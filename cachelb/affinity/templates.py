@@ -5,7 +5,7 @@ that died (see ``returns``), and its node.  A dictionary keeps the order of inse
 of idleness, and what is too old stands in front.  Each group has SHARDS dictionaries: one that has to grow needs its memory
 twice while it does, which must not be that of a million.
 
-1 million templates take 155 MiB at most (2026-11, ``tools/bench/affinity.py``).
+1 million templates take 162 MiB at most (2026-11, ``tools/bench/affinity.py``).
 
 Pure: time is a parameter, monotonic seconds.  Left out: who decides (``assign``), how it is kept over a restart (``saved``).
 """
@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from cachelb.routing.template import Group
 
-LIMIT = 1_000_000  # templates in all: 155 MiB; an ISP's director has as many clients within half an hour at most
+LIMIT = 1_000_000  # templates in all: 162 MiB; an ISP's director has as many clients within half an hour at most
 BATCHES = 100  # what is too many goes in so many parts of a shard: 163 of a million at a time, in a millisecond
 SHARDS: Final = 61  # a prime number: clients whose addresses have a regular distance are spread, too
 NOBODY: Final = 0xFFF  # no slot: there are 2,048

@@ -127,7 +127,10 @@ class Steering:
         """Whom the client's template says; None: the exchange waits, for that is not known here."""
         action, client, templates = rule.action, exchange.client, self.templates
         group, pool = action.affinity, self.engine.fleet.pools[action.pool]
-        if client.held is None or group not in client.held:
+        held = client.held.get(group) if client.held is not None else None
+        if held is None or held.group is not templates.groups[group]:  # or other clients are one since a reload
+            if held is not None:
+                templates.release(held)
             client.held = {**(client.held or {}), group: templates.hold(group, client.ip)}
         targets = templates.known(group, client.ip, pool)
         if targets is None:

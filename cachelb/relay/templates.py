@@ -105,6 +105,11 @@ class Clients:
         self.by_address[ip] = entry
         return entry
 
+    def forget(self) -> None:
+        """All have changed."""
+        for entry in self.by_key.values():
+            entry.forget()
+
     def _make_room(self) -> None:
         """Forget the first eighth of what nobody is connected for."""
         for key, entry in list(self.by_key.items())[: ENTRIES_MAX // 8]:
@@ -144,9 +149,11 @@ class Templates:
                 clients = Clients(group)
             elif clients.group != group:
                 clients.configure(group)
-                for entry in clients.by_key.values():
-                    entry.forget()
+                clients.forget()
             self.groups[group.name] = clients
+        for name, clients in before.items():
+            if self.groups.get(name) is not clients:
+                clients.forget()  # nothing of it is told any more
 
     # -- who goes where
 

@@ -220,6 +220,21 @@ def test_what_a_worker_remembers_is_bounded(stage: Stage, monkeypatch: pytest.Mo
     assert stage.office.register.created == 60
 
 
+def test_who_is_connected_stays_so_when_other_clients_become_one(stage: Stage):
+    farm, office = stage.farms[0], stage.office
+    farm.apply(timeouts={"keep_alive_s": 100_000.0})
+    kept = farm.connect("127.0.1.1")
+    for netmask in (32, 24):
+        farm.apply(affinity=[{"name": "shop", "timeout_s": 300.0, "netmask_v4": netmask}])
+        kept.send(get("http://www.test/"))
+        assert kept.read_answer().status == 200
+    for _ in range(4):
+        office.pass_time(200.0)
+    assert office.node_of("127.0.1.77") is not None
+    assert len(farm.engine.steering.templates._held) == 1
+    kept.close()
+
+
 def test_a_reload_in_the_middle_of_everything(stage: Stage):
     farm = stage.farms[0]
     kept = farm.connect("127.0.1.1")
