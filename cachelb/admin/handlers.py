@@ -96,16 +96,21 @@ class Handlers:
         supervisor = self.supervisor
         states, taught = {view.name: (view.state, view.share) for view in self.reader.views()}, supervisor.desk.taught
         headers, client = query.getall("header", []), query.get("client", "127.0.0.1")
+        register, names = supervisor.affinity, self._names()
+
+        def followed(group: str, client: str) -> str:
+            known = listing.of_client(register.templates, [group], packed(client), names, register.clock())
+            return str(known[0]["node"]) if known else ""
+
         try:
-            found = explain(supervisor.config, query["url"], method, headers, client, states, host_names(), taught)
+            found = explain(supervisor.config, query["url"], method, headers, client, states, host_names(), taught, followed)
         except (BadQuestionError, UnicodeError) as exc:
             raise ProblemError(400, str(exc)) from exc
         index = supervisor.onecache.index
         held = index.holders(found.key.encode("utf-8", "surrogateescape")) if found.hash else []
         holders = [index.names[slot] for slot in held if slot in index.names]
-        register = supervisor.affinity
-        groups, address = list(register.templates.shelves), packed(client)
-        templates = listing.of_client(register.templates, groups, address, self._names(), register.clock())
+        groups = list(register.templates.shelves)
+        templates = listing.of_client(register.templates, groups, packed(client), names, register.clock())
         return _json(found.as_dict() | {"holders": holders, "templates": templates})
 
     async def affinity(self, request: web.Request) -> web.StreamResponse:

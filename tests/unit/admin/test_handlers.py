@@ -186,7 +186,7 @@ def test_history_can_be_of_some_nodes():
 # -- clients that stay with a node
 
 
-SHOP = {"affinity": [{"name": "shop"}, {"name": "mail"}]}
+SHOP = {"affinity": [{"name": "shop"}, {"name": "mail"}], "rule": [{"host": ["www.test"], "affinity": "shop"}]}
 
 
 def fill(supervisor: Supervisor, count: int = 9) -> None:
@@ -213,6 +213,9 @@ def test_templates_are_counted_and_listed_with_filters():
         assert (await ask("/api/v1/affinity?client=10.0.0.5&node=a"))[2]["clients"] == []
         _, _, found = await ask("/api/v1/explain?url=http://www.test/x&client=10.0.0.5")
         assert [(c["group"], c["node"]) for c in found["templates"]] == [("shop", "c"), ("mail", "c")]
+        assert (found["affinity"], found["template"], found["to"][0]) == ("shop", "c", "c")
+        _, _, found = await ask("/api/v1/explain?url=http://www.test/x&client=10.9.9.9")
+        assert (found["affinity"], found["template"]) == ("shop", "")
 
     with_client(test, **SHOP)
 
