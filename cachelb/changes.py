@@ -15,6 +15,10 @@ def fixed_at_start(old: Config, new: Config) -> list[str]:
         fixed.append("[listen]")
     if (old.admin.socket, old.admin.socket_mode) != (new.admin.socket, new.admin.socket_mode):
         fixed.append("[admin] socket")
+    if old.hostnet != new.hostnet:
+        fixed.append("[hostnet]")
+    if old.intercept != new.intercept:
+        fixed.append("[intercept]")
     if old.relay.workers != new.relay.workers:
         fixed.append("[relay] workers")
     if (old.index.keys, old.index.state) != (new.index.keys, new.index.state):

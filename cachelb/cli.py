@@ -17,6 +17,7 @@ from cachelb import __version__, config_text, running
 from cachelb.config import load
 from cachelb.errors import CommandError, ConfigError
 from cachelb.explain import BadQuestionError, explain, render
+from cachelb.hostnet.options import add_host
 from cachelb.listen import host_names
 from cachelb.running import RunningError
 from cachelb.simulate import options as simulate
@@ -112,6 +113,12 @@ def _demo(options: argparse.Namespace) -> int:
     return demo.run(once=options.once, nodes=options.nodes)
 
 
+def _host(options: argparse.Namespace) -> int:
+    from cachelb.hostnet import command  # it loads pyroute2
+
+    return command.run(options)
+
+
 def _token(_options: argparse.Namespace) -> int:
     print(secrets.token_urlsafe(32))
     return 0
@@ -145,6 +152,10 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--client", default="127.0.0.1", metavar="ADDRESS", help="who asks (127.0.0.1)")
     asked.add_argument("--json", action="store_true", help="for programs")
     asked.set_defaults(command=_explain)
+
+    host = _command(commands, "host", "show, set or clear what the director sets on its host", config=False)
+    add_host(host)
+    host.set_defaults(command=_host)
 
     simulate.add_plan(_command(commands, "plan", "say what a change of the nodes would move, before it is made"))
     simulate.add_simulate(

@@ -12,16 +12,16 @@ from __future__ import annotations
 import platform
 import re
 import tomllib
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationError
 
 from cachelb import config_rules, config_text
+from cachelb.config_base import WEEK_S, Addresses, Network, Port, Ports, Seconds, SecondsOrNone, Section, Share
+from cachelb.config_hostnet import HostnetConfig, InterceptConfig
 from cachelb.config_values import (
     Address,
-    as_list,
     check_account,
     check_header_rule,
     check_host,
@@ -32,9 +32,7 @@ from cachelb.config_values import (
     check_path_rule,
     check_pseudonym,
     check_workers,
-    parse_address,
     parse_network,
-    parse_ports,
     parse_server,
 )
 from cachelb.errors import ConfigError, Problem
@@ -42,24 +40,6 @@ from cachelb.errors import ConfigError, Problem
 __all__ = ["Address", "Config", "NodeConfig", "load", "parse"]
 
 CONFIG_BYTES = 16 << 20  # 1,000 nodes take 100 KB; more is a wrong file
-WEEK_S = 7 * 86400.0
-
-Seconds = Annotated[float, Field(gt=0, le=WEEK_S, allow_inf_nan=False)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-SecondsOrNone = Annotated[float, Field(ge=0, le=WEEK_S, allow_inf_nan=False)]  # 0: not at all
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Addresses = Annotated[
-    tuple[Annotated[Address, PlainValidator(parse_address), PlainSerializer(str, return_type=str)], ...],
-    BeforeValidator(as_list),
-]
-Network = Annotated[IPv4Network | IPv6Network, PlainValidator(parse_network), PlainSerializer(str, return_type=str)]
-Ports = tuple[Annotated[int | str, PlainValidator(parse_ports)], ...]
-
-
-class Section(BaseModel):
-    """What all sections have in common: no unknown keys, no silent conversions, no changes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ListenConfig(Section):
@@ -256,6 +236,8 @@ class Config(Section):
     digest: DigestConfig = DigestConfig()
     bypass: BypassConfig = BypassConfig()
     resolver: ResolverConfig = ResolverConfig()
+    hostnet: HostnetConfig = HostnetConfig()
+    intercept: InterceptConfig = InterceptConfig()
     log: LogConfig = LogConfig()
     service: ServiceConfig = ServiceConfig()
     node: tuple[NodeConfig, ...] = ()

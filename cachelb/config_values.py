@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Literal, NamedTuple
 
 from cachelb.routing.classify import BypassRules
@@ -25,6 +25,7 @@ _token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII).fullmatch
 _pseudonym = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z\[\]:-]{1,255}", re.ASCII).fullmatch  # RFC 9110, section 7.6.3
 _account = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,31}", re.ASCII | re.IGNORECASE).fullmatch
 _label = re.compile(r"[0-9a-z_](?:[0-9a-z_-]{0,61}[0-9a-z_])?", re.ASCII | re.IGNORECASE).fullmatch
+_interface = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}", re.ASCII).fullmatch
 _control = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]").search
 
 
@@ -36,6 +37,17 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class VirtualAddress(NamedTuple):
+    """An IP address with its prefix length, and the interface that it is for.  As text: as ``ip addr add`` has it."""
+
+    host: str
+    prefix: int
+    interface: str
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.prefix} dev {self.interface}"
 
 
 class BadValue(ValueError):
@@ -99,6 +111,32 @@ def parse_address(value: object) -> Address:
     if literal.is_multicast or str(literal) == "255.255.255.255":
         raise BadValue(f"{shown(value)} is not an address that can be listened on")
     return Address(str(literal), number)
+
+
+def parse_virtual_address(value: object) -> VirtualAddress:
+    """A virtual address: "10.0.0.100 dev eth0", "2001:db8::100/64 dev eth0"; without a prefix length it is a host's."""
+    if isinstance(value, VirtualAddress):
+        return value
+    text, example = text_of(value), 'write it like "10.0.0.100 dev eth0"'
+    words = text.split()
+    if len(words) != 3 or words[1] != "dev":
+        hint = f'write "{text} dev eth0"' if len(words) == 1 and _is_address(text.partition("/")[0]) else example
+        raise BadValue(f"{shown(value)} does not say an address and its interface", hint)
+    try:
+        found = ip_interface(words[0])
+    except ValueError:
+        raise BadValue(f"{shown(words[0])} is not an IP address", example) from None
+    if found.ip.is_unspecified or found.ip.is_multicast or found.ip.is_link_local or found.ip.is_loopback:
+        raise BadValue(f"{found.ip} cannot be a virtual address", example)
+    return VirtualAddress(str(found.ip), found.network.prefixlen, check_interface(words[2]))
+
+
+def check_interface(value: object) -> str:
+    """The name of a network interface."""
+    text = text_of(value)
+    if not _interface(text):
+        raise BadValue(f"{shown(value)} is not the name of a network interface", 'write it like "eth0"; see: ip link')
+    return text
 
 
 def parse_server(value: object) -> str:

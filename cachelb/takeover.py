@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from cachelb import control
+from cachelb.capabilities import NET_ADMIN, NET_RAW, given_to_children
 from cachelb.errors import CachelbError
 from cachelb.handover import Published
 
@@ -50,13 +51,15 @@ class TakeoverError(CachelbError):
 class Offer:
     """What the old one gives.
 
-    sockets: all that are listened on.  pid_file, lock: locked files (``pidfile``, ``Keeper.lock``).  digest: what workers serve.
+    sockets: all that are listened on.  pid_file, lock: locked files (``pidfile``, ``Keeper.lock``).  host: the claim on it
+    (``hostnet.claim``).  digest: what workers serve.
     dead: nodes, with the reason.  addresses: of nodes.  operator: ``Overrides.told``.  The others are descriptors; -1: none.
     """
 
     sockets: list[int] = field(default_factory=list)
     pid_file: int = -1
     lock: int = -1
+    host: int = -1
     digest: list[int] | None = None
     dead: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, list[str]] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class Offer:
     def descriptors(self) -> list[int]:
         """All that the new one has to inherit."""
         digest = self.digest[:1] if self.digest else []
-        return [fd for fd in (*self.sockets, self.pid_file, self.lock, *digest) if fd >= 0]
+        return [fd for fd in (*self.sockets, self.pid_file, self.lock, self.host, *digest) if fd >= 0]
 
     def published(self) -> Published | None:
         """The digest."""
@@ -106,9 +109,10 @@ class Successor:
         environment.pop("WATCHDOG_PID", None)  # systemd's word for whom it watches: that is the new one, once it is told
         with theirs:
             try:
-                process = subprocess.Popen(  # noqa: ASYNC220  not asyncio's, whose loop would end it when that of this process ends
-                    command, stdin=subprocess.DEVNULL, env=environment, pass_fds=[theirs.fileno(), *offer.descriptors]
-                )
+                with given_to_children(NET_ADMIN, NET_RAW):
+                    process = subprocess.Popen(  # noqa: ASYNC220  not asyncio's, whose loop would end it when that of this one ends
+                        command, stdin=subprocess.DEVNULL, env=environment, pass_fds=[theirs.fileno(), *offer.descriptors]
+                    )
             except OSError as exc:
                 ours.close()
                 raise TakeoverError(f"{command[0]} cannot be started: {exc.strerror}") from exc

@@ -22,7 +22,8 @@ from cachelb.relay.client import Client
 from cachelb.routing.guard import is_within
 
 if TYPE_CHECKING:
-    from cachelb.config import Config, Network
+    from cachelb.config import Config
+    from cachelb.config_base import Network
     from cachelb.relay.engine import Engine
 
 ACCEPTS: Final = 64  # connections taken at one go, so that a burst does not keep answers waiting
