@@ -90,9 +90,9 @@ def missing(*numbers: int) -> str:
 
 
 def _ambient() -> frozenset[int]:
-    with open("/proc/thread-self/status", encoding="ascii") as file:
+    with open("/proc/thread-self/status", "rb") as file:
         for line in file:
-            if line.startswith("CapAmb:"):
+            if line.startswith(b"CapAmb:"):
                 return _members(int(line.split()[1], 16))
     return frozenset()
 

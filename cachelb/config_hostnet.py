@@ -16,6 +16,7 @@ VirtualAddresses = Annotated[
     tuple[Annotated[VirtualAddress, PlainValidator(parse_virtual_address), PlainSerializer(str, return_type=str)], ...],
     BeforeValidator(as_list),
 ]
+PortNumbers = Annotated[tuple[Port, ...], Field(min_length=1)]
 
 
 class HostnetConfig(Section):
@@ -24,15 +25,15 @@ class HostnetConfig(Section):
     addresses: VirtualAddresses = ()  # "10.0.0.100 dev eth0": added at the start; with keepalived none, for it does that
     # of the policy rule by which intercepted packets stay here: before the system's own, 32766
     priority: Annotated[int, Field(ge=1, le=32765)] = 3128
-    table: Annotated[int, Field(ge=1, le=2**31 - 1)] = 3128  # of routes, where that rule leads; nobody else's
-    mark: Annotated[int, Field(ge=1, le=2**32 - 1)] = 0x2000  # bits of a packet's mark; kube-proxy has 0x4000, Tailscale 0xff0000
+    table: Annotated[int, Field(ge=1, le=0x7FFFFFFF)] = 3128  # of routes, where that rule leads; nobody else's
+    mark: Annotated[int, Field(ge=1, le=0xFFFFFFFF)] = 0x2000  # bits of a packet's mark; kube-proxy has 0x4000
 
 
 class InterceptConfig(Section):
     """Clients that know of no proxy: what they ask of port 80 of anybody is taken."""
 
     listen: Addresses = ()  # where the kernel takes them to, one for each IP version: "127.0.0.1:3129", "[::1]:3129"
-    ports: Annotated[tuple[Port, ...], Field(min_length=1)] = (80,)  # of the servers
+    ports: PortNumbers = (80,)  # of the servers
     interfaces: tuple[Annotated[str, BeforeValidator(check_interface)], ...] = ()  # where clients come in; none: all of them
     clients: tuple[Network, ...] | None = None  # who is intercepted; not set: [access] allow
     skip: tuple[Network, ...] = ()  # who is not, as a client or as a server; the nodes and this host's addresses never are

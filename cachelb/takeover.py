@@ -59,11 +59,11 @@ class Offer:
     sockets: list[int] = field(default_factory=list)
     pid_file: int = -1
     lock: int = -1
-    host: int = -1
     digest: list[int] | None = None
     dead: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, list[str]] = field(default_factory=dict)
     operator: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    host: int = -1
 
     @property
     def descriptors(self) -> list[int]:

@@ -17,7 +17,7 @@ import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cachelb import config
+from cachelb import config, config_hostnet
 from cachelb.admin.metrics import text_of
 from cachelb.counters import FARM, NODE, NODE_WIDTH, PEERS, Counter
 from cachelb.errors import Reason
@@ -27,16 +27,19 @@ WORDS = {
     "Addresses": "list of address:port",
     "Network": "network",
     "Port": "port",
+    "PortNumbers": "list of ports",
     "Ports": "list of ports and ranges",
     "Seconds": "seconds",
     "SecondsOrNone": "seconds, or 0",
     "Share": "0 to 1",
+    "VirtualAddresses": "list of address dev interface",
     "bool": "true, false",
     "str": "text",
     "check_account": "account",
     "check_header_rule": "header rule",
     "check_host": "host",
     "check_host_rule": "host rule",
+    "check_interface": "interface",
     "check_mode": "mode",
     "check_name": "name",
     "check_path": "path",
@@ -54,8 +57,8 @@ Made of the code's own tables by `python -m cachelb.tools.reference > docs/refer
 
 The file is TOML. A list of one may be written without brackets. Times end in `_s` (seconds), sizes in `_bytes`. An unknown option
 or a value that cannot be is refused; `cachelb check -c FILE` names every mistake, and prints all that is in effect. A reload
-(SIGHUP) takes over all but `[listen]`, `[admin] socket` and `socket_mode`, `[relay] workers`, `[index] keys` and `state`, and
-`[service] user`, `group` and `pid_file`: these need `cachelb upgrade` or a restart.
+(SIGHUP) takes over all but `[listen]`, `[admin] socket` and `socket_mode`, `[hostnet]`, `[intercept]`, `[relay] workers`,
+`[index] keys` and `state`, and `[service] user`, `group` and `pid_file`: these need `cachelb upgrade` or a restart.
 """
 METRICS = """\
 ## Metrics
@@ -89,6 +92,11 @@ class MetricRow(NamedTuple):
     kind: str
     labels: tuple[str, ...]
     text: str
+
+
+def schema() -> str:
+    """The source of all sections."""
+    return "\n".join(inspect.getsource(module) for module in (config_hostnet, config))
 
 
 def options(source: str) -> Iterator[Option]:
@@ -227,7 +235,7 @@ def _code(text: str) -> str:
 
 def page() -> str:
     """All of docs/reference.md."""
-    source = inspect.getsource(config)
+    source = schema()
     every = list(options(source))
     parts = [HEAD]
     for section, text in sections(source).items():

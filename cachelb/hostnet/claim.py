@@ -14,6 +14,8 @@ import socket
 import struct
 from typing import Final
 
+from cachelb.capabilities import NET_ADMIN
+
 NAME: Final = "\0cachelb-hostnet"
 _credentials = struct.Struct("3i")  # pid, uid, gid
 
@@ -69,8 +71,8 @@ def holder() -> str:
 
 def _may_change_hosts(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-            permitted = next((int(line.split()[1], 16) for line in file if line.startswith("CapPrm:")), 0)
+        with open(f"/proc/{pid}/status", "rb") as file:
+            permitted = next((int(line.split()[1], 16) for line in file if line.startswith(b"CapPrm:")), 0)
     except OSError:
         return False
-    return bool(permitted >> 12 & 1)
+    return bool(permitted >> NET_ADMIN & 1)

@@ -51,7 +51,8 @@ def shown(want: Wanted, found: Found, holder: str) -> tuple[str, int]:
     lines = [f"{'missing' if entry in missing else 'there':8} {entry}" for entry in want.entries]
     lines += [f"{'left':8} {entry}" for entry in found.ours if entry not in want.entries and entry not in missing]
     lines += [f"{'problem':8} {problem}" for problem in problems]
-    lines.append(f"{holder or 'no director'} keeps it so" if found.ours or want.entries else "nothing is asked for, and nothing is there")
+    nothing = not found.ours and not want.entries
+    lines.append("nothing is asked for, and nothing is there" if nothing else f"{holder or 'no director'} keeps it so")
     return "\n".join(lines), 1 if problems or missing else 0
 
 

@@ -178,7 +178,7 @@ class Host:
         if other := self.claim.take():
             raise HostError(f"{other} has addresses or rules on this host ([hostnet], [intercept]): one director for a host")
         for step in apply(self.wanted, only_add=self.inherited, without_table=True):
-            log.info("host: %s", step.command)
+            log.info("host: %s", step)
         try:
             with netlink.opened() as link:
                 addresses = [(entry.host, entry.interface) for entry in self.wanted.entries if isinstance(entry, AddressEntry)]
@@ -241,7 +241,7 @@ class Host:
             self.problem = str(exc)
             return []
         for step in done:
-            log.info("host: %s", step.command.splitlines()[0])
+            log.info("host: %s", step)
         return done
 
     def end(self) -> None:
@@ -250,7 +250,7 @@ class Host:
         if self.claim.fd >= 0:
             try:
                 for step in remove(self.wanted):
-                    log.info("host: %s", step.command)
+                    log.info("host: %s", step)
             except HostError as exc:
                 log.error("host: not all could be taken back: %s", exc)
             self.claim.release()

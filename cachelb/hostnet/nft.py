@@ -90,7 +90,7 @@ def refusal(said: str) -> str:
     """What nft complains of, as a sentence."""
     first = " ".join(said.split())[:_SAID]
     if "Operation not permitted" in said:
-        return "cannot change nftables: CAP_NET_ADMIN is missing (start as root, or with AmbientCapabilities=CAP_NET_ADMIN)"
+        return "nftables cannot be asked or changed: CAP_NET_ADMIN is missing (root, or systemd's AmbientCapabilities=)"
     if "No such file or directory" in said or "not supported" in said:
         modules = "nft_tproxy, nft_socket and nft_fib_inet"
         return f"this kernel cannot intercept: it needs {modules} (modprobe, or CONFIG_NFT_TPROXY, ...); nft says: {first}"

@@ -46,6 +46,9 @@ class Step(NamedTuple):
     add: bool
     entry: Entry
 
+    def __str__(self) -> str:
+        return f"{'add' if self.add else 'remove'} {self.entry}"
+
     @property
     def command(self) -> str:
         """How an operator would do it."""
