@@ -42,6 +42,7 @@ MODULES = (
     *(f"cachelb.http.{name}" for name in ("caching", "fields", "framing", "freshness", "grammar", "head", "response")),
     *(f"cachelb.http.{name}" for name in ("rewrite", "url")),
     *(f"cachelb.relay.{name}" for name in ("access", "answer", "attempts", "client", "door", "ends", "engine", "exchange")),
+    "cachelb.relay.intercepted",
     *(f"cachelb.relay.{name}" for name in ("memo", "plan", "poller", "pump", "sightings", "upstream")),
     *(f"cachelb.routing.{name}" for name in ("classify", "learned", "ring", "route", "table")),
     # and what an ICP query passes through, as far as that makes it faster

@@ -5,7 +5,7 @@ Left out: rules between keys (config_rules.py), what is done on the host (``host
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
@@ -36,4 +36,5 @@ class InterceptConfig(Section):
     ports: PortNumbers = (80,)  # of the servers
     interfaces: tuple[Annotated[str, BeforeValidator(check_interface)], ...] = ()  # where clients come in; none: all of them
     clients: tuple[Network, ...] | None = None  # who is intercepted; not set: [access] allow
+    non_http: Literal["tunnel", "refuse"] = "tunnel"  # what does not speak HTTP: to where it was meant to go, or cut
     skip: tuple[Network, ...] = ()  # who is not, as a client or as a server; the nodes and this host's addresses never are

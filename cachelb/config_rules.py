@@ -51,7 +51,8 @@ def check(raw: Raw, defaults: Raw) -> list[Found]:
     tables: list[tuple[Path, Raw]] = [(("node", i), node) for i, node in enumerate(nodes) if isinstance(node, dict)]
     if tables and all(node.get("weight", 1) == 0 for _, node in tables):
         found.append(Found(("node",), "every node has weight 0: no URL has an owner", "give at least one a weight"))
-    return [*found, *_same(tables), *_loops(tables, listeners), *_intercepted_twice(listeners)]
+    more = _intercepts_itself(raw, listeners, defaults)
+    return [*found, *_same(tables), *_loops(tables, listeners), *_intercepted_twice(listeners), *more]
 
 
 def _section(raw: Raw, name: str) -> Raw:
@@ -173,6 +174,13 @@ def _loops(tables: Sequence[tuple[Path, Raw]], listeners: Sequence[tuple[Path, s
             if port == address.port and (host == address.host or (_is_loopback(host) and _overlap(host, address.host))):
                 yield Found((*path, "host"), f"{host} port {port} is the director itself, which listens on {address}")
                 break
+
+
+def _intercepts_itself(raw: Raw, listeners: Sequence[tuple[Path, str, Address]], defaults: Raw) -> Iterator[Found]:
+    ports = _section(raw, "intercept").get("ports", defaults["intercept"]["ports"])
+    for path, _, address in listeners:
+        if path[0] == "intercept" and address.port in as_list(ports):
+            yield Found(path, f"has port {address.port}, which is intercepted itself", "choose another port: 3129")
 
 
 def _intercepted_twice(listeners: Sequence[tuple[Path, str, Address]]) -> Iterator[Found]:

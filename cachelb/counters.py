@@ -36,6 +36,8 @@ _FARM = [
     Counter("hashed", "counter", "requests", "requests sent to the owner of their URL"),
     Counter("bypassed", "counter", "requests", "requests sent around the farm"),
     Counter("tunnels", "counter", "tunnels", "CONNECT and Upgrade tunnels opened"),
+    Counter("intercepted", "counter", "connections", "client connections that the kernel has brought here"),
+    Counter("intercepted_tunnels", "counter", "tunnels", "intercepted connections that do not speak HTTP, tunnelled"),
     Counter("local", "counter", "requests", "requests answered by the director itself"),
     Counter("digests_served", "counter", "answers", "digests of the farm that were sent whole"),
     Counter("purges", "counter", "requests", "PURGE requests that were carried out"),
@@ -63,6 +65,7 @@ _FARM = [
         "learned": "answers have taught that they cannot be stored",
         "upgrade": "CONNECT, and requests to upgrade",
         "farm_dead": "no node could serve them",
+        "unverified": "intercepted, and their Host does not lead to where they were sent",
     }.items()),
     Counter("log_dropped", "counter", "lines", "access log lines lost because they could not be written"),
 ]

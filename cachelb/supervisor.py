@@ -110,7 +110,7 @@ class Supervisor:
         """Until a signal says otherwise; the exit status."""
         self._handle_signals()
         listen = self.config.listen
-        listeners = self.sockets.http(listen.http, worker_count(self.config))
+        listeners = self.sockets.http((*listen.http, *self.config.intercept.listen), worker_count(self.config))
         digest = None
         try:
             if self.before is None:

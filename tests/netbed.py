@@ -69,7 +69,7 @@ class Space:
     def run(self, *words: str, ok: bool = True, **options: object) -> str:
         """Run a program there; what it printed."""
         with self:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+            done = subprocess.run(words, capture_output=True, text=True, errors="surrogateescape", timeout=60, **options)  # type: ignore
         assert not ok or done.returncode == 0, (words, done.stdout, done.stderr)
         return str(done.stdout)
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from cachelb.counters import FARM_INDEX
 from cachelb.errors import Reason
-from cachelb.listen import BACKLOG
+from cachelb.listen import BACKLOG, is_transparent
 from cachelb.relay import pages
 from cachelb.relay.client import Client
+from cachelb.relay.intercepted import Intercepted
 from cachelb.routing.guard import is_within
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ KNOWN_MAX: Final = 10_000  # addresses whose permission is remembered
 SPARE_FILES: Final = 512  # descriptors for pipes, kept connections and names, beyond the two of each client
 
 _CLIENTS: Final = FARM_INDEX["clients"]
+_INTERCEPTED: Final = FARM_INDEX["intercepted"]
 # No descriptors or no memory: the connection stays in the backlog, and asking again at once would only burn the
 # processor.
 _OUT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -43,6 +45,8 @@ class Door:
         self.engine = engine
         self.clients: set[Client] = set()
         self.listeners: list[socket.socket] = []
+        self.intercepting: set[socket.socket] = set()  # those to which the kernel brings what is meant for others
+        self.intercepting_ports: set[int] = set()  # their own: who asks for these has not been intercepted
         self.resting = False  # out of descriptors: not accepting until the next tick
         self.most = 0  # clients at the same time
         self.burst = 1  # connections taken at one go just now
@@ -70,6 +74,8 @@ class Door:
         for listener in self.listeners:
             listener.setblocking(False)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        self.intercepting = {listener for listener in self.listeners if is_transparent(listener)}
+        self.intercepting_ports = {listener.getsockname()[1] for listener in self.intercepting}
         self.watch()
 
     def watch(self) -> None:
@@ -116,13 +122,13 @@ class Door:
                 continue
             engine.farm[_CLIENTS] += 1
             try:
-                self._admit(sock, address[0])
+                self._admit(sock, address[0], bool(self.intercepting) and listener in self.intercepting)
             except Exception as exc:  # ours: it must not keep others from coming in
                 engine.crashed(exc)
                 sock.close()
         self.burst = min(2 * most, ACCEPTS)
 
-    def _admit(self, sock: SocketType, ip: str) -> None:
+    def _admit(self, sock: SocketType, ip: str, intercepted: bool = False) -> None:
         sock.setblocking(False)
         if ip.startswith("::ffff:"):
             ip = ip[7:]
@@ -131,8 +137,12 @@ class Door:
             self._turn_away(sock, ip, Reason.TOO_MANY_CONNECTIONS)
         elif len(self.clients) >= self.most:
             self._turn_away(sock, ip, Reason.OVERLOADED)
+        elif intercepted and sock.getsockname()[1] in self.intercepting_ports:
+            self._turn_away(sock, ip, Reason.NOT_INTERCEPTED)
         else:
-            client = Client(self.engine, sock, ip, not _is_in(ip, self._config.access.allow, self._known))
+            make = Intercepted if intercepted else Client
+            client = make(self.engine, sock, ip, not _is_in(ip, self._config.access.allow, self._known))
+            self.engine.farm[_INTERCEPTED] += intercepted
             self._per_client[ip] = count + 1
             self.clients.add(client)
             client.resume()

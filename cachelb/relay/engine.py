@@ -16,7 +16,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cachelb.config import Config
@@ -27,6 +26,7 @@ from cachelb.listen import host_names
 from cachelb.relay.door import Door
 from cachelb.relay.fleet import Fleet
 from cachelb.relay.hot import HotSamples
+from cachelb.relay.interception import Interception
 from cachelb.relay.internal import Internal
 from cachelb.relay.memo import Memo
 from cachelb.relay.origins import Origins
@@ -35,6 +35,7 @@ from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings, plan_
 from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.sightings import Sightings
+from cachelb.relay.timeouts import Timeouts
 from cachelb.relay.upstream import Target
 from cachelb.routing.learned import Learned, Lesson
 from cachelb.snapshot import BadSnapshot, Snapshot
@@ -57,21 +58,6 @@ MEMO_BLOCKS: Final = 8192
 # As how many entries longer ones count, for a plan holds some four copies of what it was made from.  With unique lines and
 # blocks of the worst length a worker grows by 100 MiB, without this by 255 (2026-11).
 LINE_UNIT_BYTES, BLOCK_UNIT_BYTES = 192, 768
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """The ``[timeouts]`` section, for the relay: an attribute of a pydantic model takes 56 ns to read, of this 21 (2026-11)."""
-
-    head_s: float
-    connect_s: float
-    first_byte_s: float
-    idle_body_s: float
-    keep_alive_s: float
-    node_keep_alive_s: float
-    tunnel_idle_s: float
-    tunnel_total_s: float
-    drain_s: float
 
 
 class Engine:
@@ -120,6 +106,7 @@ class Engine:
         self.reports = Reports(self)
         self.origins = Origins(self)
         self.internal = Internal(self)
+        self.interception = Interception(self)
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
         self.sightings = Sightings(self)
@@ -235,6 +222,7 @@ class Engine:
         self.learned = Learned(ttl_s=bypass.learn_ttl_s)
         self.door.configure(config)
         self.origins.configure(config)
+        self.interception.configure(config)
         self.reports.configure(config)
 
     def _move_on(self, died: set[Target]) -> None:
@@ -268,13 +256,18 @@ class Engine:
         head = scan_request(data, self.limits, seen)
         if head is None:
             return None
+        block = self.block_of(head)
+        return self._plan_line(data, head, block.fields.host), block, head.size
+
+    def block_of(self, head: RequestHead) -> BlockPlan:
+        """The plan of a head's field block.  Raises BadRequest as ``plan`` does."""
         rest = head.block + b"\r\n"
         block = self.blocks.get(rest)
         if block is None:
             block = self.planner.plan_block(head.block)
             if len(rest) <= MEMO_BLOCK_BYTES:
                 self.blocks.offer(rest, block)
-        return self._plan_line(data, head, block.fields.host), block, head.size
+        return block
 
     def plan_usual(self, first: bytes, rest: bytes) -> tuple[LinePlan[Target] | None, BlockPlan | None]:
         """Plans for a first line and what comes after its CRLF, if that is a known block and no more; else None: see ``plan``.

@@ -33,6 +33,7 @@ _BYPASSES = {
     "rule": "bypassed_rule",
     "learned": "bypassed_learned",
     "farm": "bypassed_farm_dead",
+    "unverified": "bypassed_unverified",
 }
 
 

@@ -7,14 +7,16 @@ Where there can be no such network these tests are skipped; where CI is set they
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from fakes_site import Names, Site
 from netbed import Bed, why_not
 
 from cachelb.demo.director import Director
 from cachelb.demo.leash import Leash
+from cachelb.demo.squid import find_squid
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +44,36 @@ def bed() -> Iterator[Bed]:
 def leash() -> Iterator[Leash]:
     with Leash() as leash:
         yield leash
+
+
+@pytest.fixture
+def names(bed: Bed) -> Iterator[Names]:
+    names = Names(bed)
+    yield names
+    names.stop()
+
+
+@pytest.fixture
+def make_site(bed: Bed, leash: Leash) -> Iterator[Callable[..., Site]]:
+    """``make_site(extra=lines of squid.conf)``: origins and Squids, ready."""
+    if find_squid() is None:
+        if os.environ.get("CI"):
+            pytest.fail("squid is not installed, but CI must run these tests")
+        pytest.skip("squid is not installed (Debian: apt-get install squid)")
+    sites: list[Site] = []
+
+    def make(extra: Sequence[str] = ()) -> Site:
+        sites.append(Site(bed, leash, extra))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    return make_site()
 
 
 @pytest.fixture
