@@ -37,4 +37,6 @@ class InterceptConfig(Section):
     interfaces: tuple[Annotated[str, BeforeValidator(check_interface)], ...] = ()  # where clients come in; none: all of them
     clients: tuple[Network, ...] | None = None  # who is intercepted; not set: [access] allow
     non_http: Literal["tunnel", "refuse"] = "tunnel"  # what does not speak HTTP: to where it was meant to go, or cut
+    # whose address origins (what goes around the farm) and nodes see: the client's, if answers to that are routed here
+    spoof: Literal["off", "origin", "nodes", "both"] = "off"
     skip: tuple[Network, ...] = ()  # who is not, as a client or as a server; the nodes and this host's addresses never are

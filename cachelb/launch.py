@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from cachelb import config_text, privileges
-from cachelb.capabilities import NET_ADMIN, NET_RAW, withhold_from_children
+from cachelb.capabilities import NET_ADMIN, NET_RAW, give_to_children, withhold_from_children
 from cachelb.cluster.keeper import state_directory
 from cachelb.config import Config, load
 from cachelb.eventlog import setup
 from cachelb.filelimit import needed, raise_file_limit, shortage
 from cachelb.hostnet.steps import HostError
+from cachelb.hostnet.wanted import is_asked_for
 from cachelb.listen import CannotListenError
 from cachelb.pidfile import PidFile, PidFileError
 from cachelb.priority import prompt
@@ -100,6 +101,8 @@ def _prepare(path: Path, config: Config) -> Supervisor:
         keep = frozenset((NET_ADMIN, NET_RAW)) if host is not None else frozenset()
         if user is not None:
             _become(user, path, config, keep)
+        if host is not None:
+            _give_to_workers(config)
         supervisor = Supervisor(path, config, sockets, before)
     except BaseException:
         if host is not None:
@@ -118,15 +121,21 @@ def _host(config: Config, before: Predecessor | None) -> Host | None:
         HostError: That cannot be.
     """
     claim = -1 if before is None else before.offer.host
-    if not config.hostnet.addresses and not config.intercept.listen and claim < 0:
+    if not is_asked_for(config) and claim < 0:
         return None
     from cachelb.hostnet.host import Host  # not for all: it loads pyroute2, 0.4 s
 
     host = Host(config, claim)
     host.prepare()
-    if os.geteuid() != 0:  # systemd gives to all children what it gives to this process
-        withhold_from_children(NET_ADMIN, NET_RAW)
     return host
+
+
+def _give_to_workers(config: Config) -> None:
+    """What workers need, and no more; systemd would give to all children what it gives to this process."""
+    if os.geteuid() != 0:
+        withhold_from_children(NET_ADMIN, NET_RAW)
+        if config.intercept.spoof != "off":
+            give_to_children(NET_RAW)
 
 
 def _become(user: privileges.User, path: Path, config: Config, keep: frozenset[int]) -> None:

@@ -74,7 +74,7 @@ class Site:
     def _squid(self, space: Space, hosts: Path, leash: Leash, extra: Sequence[str]) -> Squid:
         directory = self.directory / space.name
         directory.mkdir(mode=0o755)
-        lines = ["follow_x_forwarded_for allow all", f"hosts_file {hosts}", f"http_port [{space.v6}]:3128", *extra]
+        lines = [*extra, "follow_x_forwarded_for allow all", f"hosts_file {hosts}", f"http_port [{space.v6}]:3128"]
         settings = node_settings(
             space.name, space.v4, 3128, 3130, directory, extra=[*lines, "http_access allow all", "icp_access allow all"]
         )

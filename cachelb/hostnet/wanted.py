@@ -142,7 +142,7 @@ def wanted(config: Config, nodes: Iterable[str] = ()) -> Wanted:
     """
     hostnet = config.hostnet
     entries: list[Entry] = [AddressEntry(*address) for address in hostnet.addresses]
-    versions = sorted({ip_address(address.host).version for address in config.intercept.listen})
+    versions = _versions(config)
     for version in versions:
         entries.append(RuleEntry(version, hostnet.priority, hostnet.mark, hostnet.mark, hostnet.table))
         entries.append(RouteEntry(version, hostnet.table))
@@ -151,13 +151,27 @@ def wanted(config: Config, nodes: Iterable[str] = ()) -> Wanted:
     return Wanted(tuple(entries), hostnet.priority, hostnet.table, hostnet.mark)
 
 
+def is_asked_for(config: Config) -> bool:
+    """Whether the configuration asks for anything at all."""
+    return bool(config.hostnet.addresses) or bool(_versions(config))
+
+
+def _versions(config: Config) -> list[int]:
+    """The IP versions whose packets have to be brought here: those of intercepted clients, and of all whose address is used."""
+    spoofs = config.intercept.spoof != "off"
+    listeners = (*config.intercept.listen, *(config.listen.http if spoofs else ()))
+    return sorted({ip_address(address.host).version for address in listeners})
+
+
 def ruleset(config: Config, nodes: Iterable[str] = ()) -> RulesetEntry:
     """The nftables table that takes clients' connections to our listeners, and answers to our spoofed sockets."""
     intercept, mark = config.intercept, f"meta mark set meta mark or {config.hostnet.mark:#x} accept"
     hosts = {*nodes, *(node.host for node in config.node)}
     skipped = [*intercept.skip, *(ip_network(host) for host in hosts if _is_address(host))]
     clients = config.access.allow if intercept.clients is None else intercept.clients
-    sets, rules = [], [f"meta l4proto tcp socket transparent 1 {mark}"]
+    # ICMP errors are for the socket that their packet came from, too: without, no connection from a client's address would
+    # ever learn that its packets are too large
+    sets, rules = [], [f"meta l4proto {{ tcp, icmp, ipv6-icmp }} socket transparent 1 {mark}"]
     ports = ", ".join(map(str, sorted(set(intercept.ports))))
     rules.append(f"tcp dport != {{ {ports} }} return")
     rules.append('iif "lo" return')

@@ -35,6 +35,7 @@ from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings, plan_
 from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.sightings import Sightings
+from cachelb.relay.spoofing import Spoofing
 from cachelb.relay.timeouts import Timeouts
 from cachelb.relay.upstream import Target
 from cachelb.routing.learned import Learned, Lesson
@@ -107,6 +108,7 @@ class Engine:
         self.origins = Origins(self)
         self.internal = Internal(self)
         self.interception = Interception(self)
+        self.spoofing = Spoofing(self)
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
         self.sightings = Sightings(self)
@@ -223,6 +225,7 @@ class Engine:
         self.door.configure(config)
         self.origins.configure(config)
         self.interception.configure(config)
+        self.spoofing.configure(config)
         self.reports.configure(config)
 
     def _move_on(self, died: set[Target]) -> None:
@@ -364,6 +367,7 @@ class Engine:
         if self._ticks % 5 == 0:
             self.fleet.expire(now)
             self.origins.expire(now)
+            self.spoofing.expire(now)
         if self._ticks % 50 == 0:
             self.learned.expire(now)
         self._write_counters(self._ticks)
@@ -382,6 +386,7 @@ class Engine:
         self.sightings.flush()
         self.fleet.close()
         self.origins.close()
+        self.spoofing.close()
         self.internal.close()
         self.pipes.close()
         self.small_pipes.close()

@@ -14,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cachelb.counters import NODE_INDEX, NODE_WIDTH
+from cachelb.listen import set_transparent
 from cachelb.relay.ends import End, Loop
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # The first read of an answer takes a head and 64 KiB of body: up to there one read and one send are cheaper than
 # splicing. CPU of the worker for 64 KiB, 2026-11: 39 us with reads of 16 KiB and the rest spliced, 32 us so.
 READ_BYTES: Final = 73728
+_BIND_ADDRESS_NO_PORT: Final = 24  # IP_BIND_ADDRESS_NO_PORT
 
 # What this process lacks: descriptors, memory, ports to connect from.  It says nothing about who was to be connected to.
 SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
@@ -72,11 +74,13 @@ class Target:
         is_node: False for an origin; slot: the place of a node's counters.
         addresses: IP literals to try in order; port: where to connect.
         idle: kept connections, the oldest first; idle_max: how many are kept at most.
+        source: the client's address, from which it is connected to; "": ours (spoofing.py).  unused_since: of such a Target.
         counts: the counters of ``counters.NODE``, in that order, and the histograms.
     """
 
     __slots__ = (
-        "addresses", "counts", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot", "state",
+        "addresses", "counts", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot", "source", "state",
+        "unused_since",
     )  # fmt: skip
 
     def __init__(self, name: str, addresses: Sequence[str], port: int, slot: int = -1, hierarchy: str = "CARP") -> None:
@@ -91,6 +95,8 @@ class Target:
         self.idle_max = 256
         self.keep_s = 55.0
         self.counts = [0] * NODE_WIDTH
+        self.source = ""
+        self.unused_since = 0.0
 
     def as_block(self) -> memoryview:
         """The counters as they stand in a shared block."""
@@ -227,6 +233,13 @@ class Link(End):
             self.exchange.crashed(exc)
 
 
+def _speak_from(sock: socket.socket, address: str) -> None:
+    """Bind a socket to an address that is not this host's; its port is chosen when it connects, for both ends together."""
+    set_transparent(sock)
+    sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((address, 0))
+
+
 def open_link(loop: Loop, target: Target, address: str) -> Link:
     """Make a Link to ``address`` and begin to connect.
 
@@ -238,6 +251,8 @@ def open_link(loop: Loop, target: Target, address: str) -> Link:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if target.source:
+            _speak_from(sock, target.source)
         link = Link(loop, sock, target, address)
         link.connect()
     except OSError:
