@@ -79,6 +79,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     config = load(options.config)
+    if options.live:
+        from cachelb import live
+
+        problems = live.problems(config)
+        for problem in problems:
+            _complain(problem)
+        return 1 if problems else 0
     print(config_text.as_toml(config))
     for warning in config_text.warnings(config):
         _complain(f"warning: {warning}")
@@ -138,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     check = _command(commands, "check", "check a configuration and print what is in effect")
+    check.add_argument("--live", action="store_true", help="say by the exit status whether the director that runs serves")
     check.set_defaults(command=_check)
 
     upgrade = _command(commands, "upgrade", "have the installed version take over from the one that runs", epilog=UPGRADE)

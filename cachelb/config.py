@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, Validati
 
 from cachelb import config_rules, config_text
 from cachelb.config_base import WEEK_S, Addresses, Network, Port, Ports, Seconds, SecondsOrNone, Section, Share
-from cachelb.config_hostnet import HostnetConfig, InterceptConfig
+from cachelb.config_hostnet import HostnetConfig, InterceptConfig, PeersConfig
 from cachelb.config_values import (
     Address,
     check_account,
@@ -238,6 +238,7 @@ class Config(Section):
     resolver: ResolverConfig = ResolverConfig()
     hostnet: HostnetConfig = HostnetConfig()
     intercept: InterceptConfig = InterceptConfig()
+    peers: PeersConfig = PeersConfig()
     log: LogConfig = LogConfig()
     service: ServiceConfig = ServiceConfig()
     node: tuple[NodeConfig, ...] = ()

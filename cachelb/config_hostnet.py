@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from cachelb.config_base import Addresses, Network, Port, Section
-from cachelb.config_values import VirtualAddress, as_list, check_interface, parse_virtual_address
+from cachelb.config_values import VirtualAddress, as_list, check_director, check_interface, parse_virtual_address
 
 VirtualAddresses = Annotated[
     tuple[Annotated[VirtualAddress, PlainValidator(parse_virtual_address), PlainSerializer(str, return_type=str)], ...],
@@ -27,6 +27,14 @@ class HostnetConfig(Section):
     priority: Annotated[int, Field(ge=1, le=32765)] = 3128
     table: Annotated[int, Field(ge=1, le=0x7FFFFFFF)] = 3128  # of routes, where that rule leads; nobody else's
     mark: Annotated[int, Field(ge=1, le=0xFFFFFFFF)] = 0x2000  # bits of a packet's mark; kube-proxy has 0x4000
+
+
+class PeersConfig(Section):
+    """Other directors of the same farm: they are asked whether they route alike."""
+
+    # their admin listeners: "http://10.0.0.2:3180"; this one may be among them.  All need the same [admin] token
+    directors: tuple[Annotated[str, BeforeValidator(check_director)], ...] = ()
+    interval_s: Annotated[float, Field(ge=0.2, le=60, allow_inf_nan=False)] = 2.0  # between questions
 
 
 class InterceptConfig(Section):

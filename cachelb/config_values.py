@@ -131,6 +131,21 @@ def parse_virtual_address(value: object) -> VirtualAddress:
     return VirtualAddress(str(found.ip), found.network.prefixlen, check_interface(words[2]))
 
 
+def check_director(value: object) -> str:
+    """The URL of another director's admin listener."""
+    text = text_of(value).rstrip("/")
+    scheme, _, place = text.partition("://")
+    host, _, port = place.rpartition(":")
+    try:
+        check_host(host)
+        number = int(port) if port.isascii() and port.isdigit() else 0
+    except BadValue:
+        number = 0
+    if scheme not in ("http", "https") or not 0 < number < 65536:
+        raise BadValue(f"{shown(value)} is not the URL of a director's admin listener", 'write it like "http://10.0.0.2:3180"')
+    return text
+
+
 def check_interface(value: object) -> str:
     """The name of a network interface."""
     text = text_of(value)

@@ -23,6 +23,7 @@ from cachelb import __version__, compiled, control
 from cachelb.admin.api import AdminServer
 from cachelb.admin.desk import Desk
 from cachelb.admin.events import Level
+from cachelb.admin.peers import Peers
 from cachelb.changes import difference, fixed_at_start
 from cachelb.cluster.keeper import Legacy
 from cachelb.config import Config, load
@@ -88,7 +89,7 @@ class Supervisor:
             legacy = Legacy(before.ask(), before.offer.lock)
         self.onecache = OneCache(config, self.farm.slots, self.sockets.udp, legacy)
         self.desk = Desk(self)
-        self.admin = AdminServer(self)
+        self.peers, self.admin = Peers(self), AdminServer(self)
         self.upgrades = Upgrades(self)
         self.notifier = Notifier(os.environ, os.getpid())
         self.pid_file: PidFile | None = None
@@ -133,9 +134,8 @@ class Supervisor:
 
     async def _serve(self, workers: Workers) -> None:
         watchdog = partial(watch, self.notifier, workers.ping, self._is_well)
-        jobs: list[Callable[[], Awaitable[None]]] = [self.prober.run, self._watch_traffic, self.desk.run, watchdog]
-        if self.host is not None:
-            jobs.append(partial(self.host.tend, self.farm, self.desk.events))
+        jobs: list[Callable[[], Awaitable[None]]] = [self.prober.run, self._watch_traffic, self.desk.run, self.peers.watch]
+        jobs += [watchdog, *([] if self.host is None else [partial(self.host.tend, self.farm, self.desk.events)])]
         health = [asyncio.create_task(self._forever(job)) for job in jobs]
         onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]
         workers.start()

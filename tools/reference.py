@@ -35,6 +35,7 @@ WORDS = {
     "VirtualAddresses": "list of address dev interface",
     "bool": "true, false",
     "str": "text",
+    "check_director": "URL",
     "check_account": "account",
     "check_header_rule": "header rule",
     "check_host": "host",
@@ -213,6 +214,7 @@ def _blank_status() -> dict[str, Any]:
     return {
         "version": "", "versions": {"python": "", "uvloop": ""}, "started_at": 0.0, "epoch": 0, "reloads": 0,
         "config": {"digest": "", "loaded_at": 0.0, "problems": []},
+        "peers": [{"url": "u", "agrees": True}],
         "farm": zeros(FARM), "onecache": {"icp": {"serving": True}, "counters": zeros(PEERS)},
         "workers": [worker], "nodes": [{**node, "counters": zeros(NODE)}],
     }  # fmt: skip

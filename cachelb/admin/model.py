@@ -139,6 +139,22 @@ class Upgrade(Document):
     problem: str = Field(description="why the last one failed; empty if it did not, or there was none")
 
 
+class Peer(Document):
+    """Another director of [peers] directors."""
+
+    url: str
+    agrees: bool | None = Field(description="whether it routes as this one does; null: that is not known")
+    differs: list[str] = Field(description="sections of the configuration that are not the same")
+    problem: str = Field(description="why it is not known; empty if it is")
+
+
+class Shared(Document):
+    """What all directors of a farm must have alike."""
+
+    id: str = Field(description="of this process")
+    sections: dict[str, str] = Field(description="for each section a digest of what is in force")
+
+
 class Status(Document):
     """Everything at a glance."""
 
@@ -161,6 +177,7 @@ class Status(Document):
     rates: FarmRates
     onecache: dict[str, Any] = Field(description="icp, index, digest, counters")
     nodes: list[Node]
+    peers: list[Peer]
 
 
 class Nodes(Document):

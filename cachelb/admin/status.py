@@ -77,6 +77,7 @@ class Reader:
             "rates": supervisor.desk.history.rates(),
             "onecache": supervisor.onecache.status(),
             "nodes": self.nodes(),
+            "peers": supervisor.peers.status(),
         }
 
     def configuration(self) -> dict[str, Any]:
