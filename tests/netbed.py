@@ -141,6 +141,46 @@ class Bed:
         self.close()
 
 
+class Lan:
+    """Hosts on one network, 10.78.0.0/24 and fd00:78::/64: each by its name, with the interface eth0."""
+
+    def __init__(self, *names: str) -> None:
+        self._switch = Space("switch")
+        self._hosts: dict[str, Space] = {}
+        try:
+            with self._switch, IPRoute() as ip:
+                ip.link("add", ifname="switch", kind="bridge")
+                bridge = ip.link_lookup(ifname="switch")[0]
+                ip.link("set", index=bridge, state="up")
+                for number, name in enumerate(names, 2):
+                    space = self._hosts[name] = Space(name)
+                    space.v4, space.v6 = f"10.78.0.{number}", f"fd00:78::{number}"
+                    peer = {"ifname": "eth0", "net_ns_fd": f"/proc/self/fd/{space.fd}"}
+                    ip.link("add", ifname=name, kind="veth", peer=peer)
+                    port = ip.link_lookup(ifname=name)[0]
+                    ip.link("set", index=port, master=bridge, state="up")
+            for space in self._hosts.values():
+                with space, IPRoute() as ip:
+                    _configure(ip, "eth0", space.v4, space.v6)
+        except BaseException:
+            self.close()
+            raise
+
+    def __getitem__(self, name: str) -> Space:
+        return self._hosts[name]
+
+    def close(self) -> None:
+        """Let all of it go."""
+        for space in (self._switch, *self._hosts.values()):
+            space.close()
+
+    def __enter__(self) -> Lan:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
 def _configure(ip: IPRoute, interface: str, v4: str, v6: str) -> int:
     index = int(ip.link_lookup(ifname=interface)[0])
     ip.link("set", index=index, state="up")

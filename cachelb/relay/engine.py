@@ -86,8 +86,7 @@ class Engine:
         self.now = self.clock()
         self.farm = list(self.block[: len(FARM)])  # a worker that is restarted counts on
         self.ends = END_INDEX
-        self.pipes = Pipes()
-        self.small_pipes = Pipes(most=1024, size=65536)
+        self.pipes, self.small_pipes = Pipes(), Pipes(most=1024, size=65536)
         self.lines: Memo[bytes, LinePlan[Target]] = Memo(1)
         self.host_lines: Memo[tuple[bytes, bytes], LinePlan[Target]] = Memo(1)
         self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda key: 1 + len(key) // BLOCK_UNIT_BYTES)  # with empty line
@@ -107,8 +106,7 @@ class Engine:
         self.reports = Reports(self)
         self.origins = Origins(self)
         self.internal = Internal(self)
-        self.interception = Interception(self)
-        self.spoofing = Spoofing(self)
+        self.interception, self.spoofing = Interception(self), Spoofing(self)
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
         self.sightings = Sightings(self)
