@@ -135,7 +135,7 @@ class Supervisor:
     async def _serve(self, workers: Workers) -> None:
         watchdog = partial(watch, self.notifier, workers.ping, self._is_well)
         jobs: list[Callable[[], Awaitable[None]]] = [self.prober.run, self._watch_traffic, self.desk.run, self.peers.watch]
-        jobs += [watchdog, *([] if self.host is None else [partial(self.host.tend, self.farm, self.desk.events)])]
+        jobs += [watchdog, *([] if self.host is None else [partial(self.host.tend, self)])]
         health = [asyncio.create_task(self._forever(job)) for job in jobs]
         onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]
         workers.start()
@@ -182,7 +182,7 @@ class Supervisor:
         if self.pid_file is not None:
             self.pid_file.write()
         if self.host is not None:
-            await self.host.begin(self.farm)
+            await self.host.begin(self)
         return True
 
     def _is_well(self, within_s: float) -> bool:

@@ -29,9 +29,8 @@ from cachelb.hostnet.steps import Found, HostError, Step, conflicts, removal, st
 from cachelb.hostnet.wanted import AddressEntry, RulesetEntry, Wanted, wanted
 
 if TYPE_CHECKING:
-    from cachelb.admin.events import Events
     from cachelb.config import Config
-    from cachelb.farm import Farm
+    from cachelb.supervisor import Supervisor
 
 log = logging.getLogger("cachelb.hostnet")
 
@@ -188,20 +187,22 @@ class Host:
             self.end()
             raise HostError(f"virtual addresses cannot be announced: {exc.strerror} (CAP_NET_RAW)") from exc
 
-    async def begin(self, farm: Farm) -> None:
+    async def begin(self, supervisor: Supervisor) -> None:
         """Have clients come."""
-        self._place(farm)
+        self._follow(supervisor)
         await asyncio.to_thread(self._tend)
         if self.problem:
             log.error("host: %s", self.problem)
         self._announce()
         asyncio.get_running_loop().call_later(ANNOUNCE_AGAIN_S, self._announce)
 
-    def _place(self, farm: Farm) -> bool:
-        """What comes from the nodes is not intercepted, wherever they are now; whether they have moved."""
-        nodes = tuple(sorted({address for addresses in farm.addresses.values() for address in addresses}))
-        moved, self.nodes = nodes != self.nodes, nodes
-        return moved
+    def _follow(self, supervisor: Supervisor) -> bool:
+        """Take over where the nodes are now, and who may come in; whether that has changed."""
+        before = self.nodes, self.config
+        addresses = supervisor.farm.addresses.values()
+        self.nodes = tuple(sorted({address for several in addresses for address in several}))
+        self.config = self.config.model_copy(update={"access": supervisor.config.access})
+        return (self.nodes, self.config) != before
 
     def _announce(self) -> None:
         if self._announcer is not None:
@@ -214,15 +215,16 @@ class Host:
         """A node may have moved."""
         self._soon.set()
 
-    async def tend(self, farm: Farm, events: Events) -> None:
+    async def tend(self, supervisor: Supervisor) -> None:
         """Keep the host as it should be."""
+        events = supervisor.desk.events
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._soon.wait(), TEND_S)
             self._soon.clear()
-            moved, before = self._place(farm), self.problem
+            changed_by_us, before = self._follow(supervisor), self.problem
             done = await asyncio.to_thread(self._tend)
-            if done and not moved:
+            if done and not changed_by_us:
                 changed = ", ".join(str(step.entry) for step in done)
                 text = f"somebody has changed what is cachelb's on this host; it is as it should be again: {changed}"
                 log.warning("%s", text)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from fakes_site import POPULAR, Names, Site
 from live_director import wait_until
-from netbed import Bed
+from netbed import Bed, Space
 from processes import nobodys_environment, python_of_nobody
+from pyroute2 import IPRoute
 
 from cachelb.demo.director import Director
+from cachelb.demo.origin import OriginProcess
 
 Start = Callable[..., Director]
 VERSIONS = pytest.mark.parametrize("version", ["v4", "v6"])
@@ -114,3 +116,31 @@ def test_a_node_that_dies_under_spoofed_connections_costs_no_request(
     assert codes.split() == ["200"] * 30
     with bed.router:
         wait_until(lambda: any(node["state"] == "dead" for node in director.status()["nodes"]))
+
+
+def test_a_packet_that_is_too_large_on_the_way_is_told_to_the_spoofed_connection(
+    bed: Bed, start: Start, names: Names, site: Site
+):
+    """Behind the origin's host there is another one; the way there takes 1,300 bytes, and only an ICMP error says so."""
+    far = Space("far")
+    with bed.origin, IPRoute() as ip:
+        ip.link("add", ifname="far", kind="veth", peer={"ifname": "eth0", "net_ns_fd": f"/proc/self/fd/{far.fd}"})
+        index = ip.link_lookup(ifname="far")[0]
+        ip.link("set", index=index, state="up", mtu=1300)
+        ip.addr("add", index=index, address="10.77.99.1", prefixlen=24)
+        bed.origin.sysctl("net.ipv4.ip_forward", "1")
+    with far, IPRoute() as ip:
+        index = ip.link_lookup(ifname="eth0")[0]
+        ip.link("set", index=index, state="up")
+        ip.addr("add", index=index, address="10.77.99.2", prefixlen=24)
+        ip.route("add", dst="default", gateway="10.77.99.1")
+        server = OriginProcess("10.77.99.2", 80)
+    try:
+        bed.router.run("ip", "route", "add", "10.77.99.0/24", "via", bed.origin.v4)
+        start(sections(names, "origin"))
+        answer = curl(bed, "10.77.99.2", "-d", "x" * 100_000, "http://10.77.99.2/upload")
+        assert '"length": 100000' in answer
+        assert curl(bed, "10.77.99.2", "-d", "", "http://10.77.99.2/peer") == bed.client.v4
+    finally:
+        server.stop()
+        far.close()

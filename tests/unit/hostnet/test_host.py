@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from netbed import Space
@@ -80,6 +82,11 @@ def test_a_host_without_nftables_is_enough_for_an_address(space: Space, monkeypa
         apply(wanted(config_of()))
 
 
+def supervisor_of(farm: Farm, events: Events | None = None, **values: Any) -> Any:
+    """As much of a supervisor as is followed."""
+    return SimpleNamespace(farm=farm, desk=SimpleNamespace(events=events), config=config_of(**values))
+
+
 def has_table() -> bool:
     return nft.found()[0] is not None
 
@@ -93,7 +100,7 @@ def test_clients_come_only_when_it_serves_and_the_claim_is_held_all_the_time(spa
         assert holder() == f"the director with process number {os.getpid()}"
         assert not has_table()
         farm.configure(config_of())
-        await subject.begin(farm)
+        await subject.begin(supervisor_of(farm))
         assert has_table()
         with pytest.raises(HostError, match="one director for a host"):
             await asyncio.to_thread(Host(config_of()).prepare)
@@ -123,13 +130,30 @@ def test_nodes_that_move_are_not_intercepted_at_their_new_address(space: Space):
         await asyncio.to_thread(subject.prepare)
         farm.configure(config_of())
         farm.addresses["a"] = ("10.0.0.11",)
-        await subject.begin(farm)
+        await subject.begin(supervisor_of(farm))
         assert "elements = { 10.0.0.11 }" in space.run("nft", "list", "table", "inet", "cachelb")
-        tending = asyncio.create_task(subject.tend(farm, events))
+        tending = asyncio.create_task(subject.tend(supervisor_of(farm, events)))
         farm.addresses["a"] = ("10.0.0.12", "fd00::12")
         await until(subject, lambda: "elements = { fd00::12 }" in space.run("nft", "list", "table", "inet", "cachelb"))
         assert "elements = { 10.0.0.12 }" in space.run("nft", "list", "table", "inet", "cachelb")
         assert events.last_id == 0  # nobody has done anything
+        tending.cancel()
+        await asyncio.to_thread(subject.end)
+
+    asyncio.run(main())
+
+
+def test_who_may_come_in_since_a_reload_is_intercepted(space: Space):
+    async def main() -> None:
+        subject, farm, events = Host(config_of()), Farm(), Events(lambda: 0.0)
+        await asyncio.to_thread(subject.prepare)
+        farm.configure(config_of())
+        supervisor = supervisor_of(farm, events)
+        await subject.begin(supervisor)
+        tending = asyncio.create_task(subject.tend(supervisor))
+        supervisor.config = config_of(SECTIONS + '[access]\nallow = ["10.99.0.0/16"]\n')
+        await until(subject, lambda: "elements = { 10.99.0.0/16 }" in space.run("nft", "list", "table", "inet", "cachelb"))
+        assert events.last_id == 0
         tending.cancel()
         await asyncio.to_thread(subject.end)
 
@@ -141,8 +165,8 @@ def test_what_somebody_removes_is_put_back_and_told_and_what_cannot_be_is_told_o
         subject, farm, events = Host(config_of()), Farm(), Events(lambda: 0.0)
         await asyncio.to_thread(subject.prepare)
         farm.configure(config_of())
-        await subject.begin(farm)
-        tending = asyncio.create_task(subject.tend(farm, events))
+        await subject.begin(supervisor_of(farm))
+        tending = asyncio.create_task(subject.tend(supervisor_of(farm, events)))
         space.run("nft", "flush", "ruleset")
         await until(subject, lambda: events.last_id == 1)
         assert has_table()
@@ -169,14 +193,14 @@ def test_a_successor_adds_first_and_clears_up_when_it_is_the_director(space: Spa
         old, farm = Host(config_of()), Farm()
         await asyncio.to_thread(old.prepare)
         farm.configure(config_of())
-        await old.begin(farm)
+        await old.begin(supervisor_of(farm))
         new = Host(config_of(SECTIONS.replace("10.0.0.100", "10.0.0.101")), os.dup(old.claim.fd))
         await asyncio.to_thread(new.prepare)
         hosts = await asyncio.to_thread(hosts_of, new)
         assert {"10.0.0.100", "10.0.0.101"} <= hosts
         old.leave()
         old.claim.release()
-        await new.begin(farm)
+        await new.begin(supervisor_of(farm))
         hosts = await asyncio.to_thread(hosts_of, new)
         assert "10.0.0.100" not in hosts
         await asyncio.to_thread(new.end)
