@@ -36,7 +36,7 @@ $(STAMP): requirements.lock pyproject.toml .ci/packages
 	@touch $@
 
 squid:
-	@.ci/packages squid curl || echo "make: going on without; what needs them is skipped or says so" >&2
+	@.ci/packages squid curl nft ip || echo "make: going on without; what needs them is skipped or says so" >&2
 
 demo: setup
 	$(BIN)/cachelb demo $(DEMO)

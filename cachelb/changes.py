@@ -17,6 +17,10 @@ def fixed_at_start(old: Config, new: Config) -> list[str]:
         fixed.append("[[tcp]] listen")
     if (old.admin.socket, old.admin.socket_mode) != (new.admin.socket, new.admin.socket_mode):
         fixed.append("[admin] socket")
+    if old.hostnet != new.hostnet:
+        fixed.append("[hostnet]")
+    if old.intercept.model_copy(update={"non_http": new.intercept.non_http}) != new.intercept:
+        fixed.append("[intercept], all but non_http,")
     if old.relay.workers != new.relay.workers:
         fixed.append("[relay] workers")
     if (old.index.keys, old.index.state) != (new.index.keys, new.index.state):

@@ -19,6 +19,7 @@ from cachelb.config import load, load_with_warnings
 from cachelb.errors import CommandError, ConfigError
 from cachelb.explain import BadQuestionError, explain
 from cachelb.explain_text import render
+from cachelb.hostnet.options import add_host
 from cachelb.listen import host_names
 from cachelb.running import RunningError
 from cachelb.simulate import options as simulate
@@ -80,6 +81,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     config, warnings = load_with_warnings(options.config)
+    if options.live:
+        from cachelb import live
+
+        problems = live.problems(config)
+        for problem in problems:
+            _complain(problem)
+        return 1 if problems else 0
     print(config_text.as_toml(config))
     for warning in warnings:
         _complain(f"warning: {warning}")
@@ -114,6 +122,12 @@ def _demo(options: argparse.Namespace) -> int:
     return demo.run(once=options.once, nodes=options.nodes)
 
 
+def _host(options: argparse.Namespace) -> int:
+    from cachelb.hostnet import command  # it loads pyroute2
+
+    return command.run(options)
+
+
 def _token(_options: argparse.Namespace) -> int:
     print(secrets.token_urlsafe(32))
     return 0
@@ -133,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     check = _command(commands, "check", "check a configuration and print what is in effect")
+    check.add_argument("--live", action="store_true", help="say by the exit status whether the director that runs serves")
     check.set_defaults(command=_check)
 
     upgrade = _command(commands, "upgrade", "have the installed version take over from the one that runs", epilog=UPGRADE)
@@ -149,6 +164,10 @@ def parser() -> argparse.ArgumentParser:
     asked.set_defaults(command=_explain)
 
     affinity.add(_command(commands, "affinity", "list, count or flush the nodes that clients stay with"))
+    host = _command(commands, "host", "show, set or clear what the director sets on its host", config=False)
+    add_host(host)
+    host.set_defaults(command=_host)
+
     simulate.add_plan(_command(commands, "plan", "say what a change of the nodes would move, before it is made"))
     simulate.add_simulate(
         _command(commands, "simulate", "say what hit ratio and load a farm would have, from access logs", config=False)

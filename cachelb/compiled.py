@@ -45,7 +45,7 @@ MODULES = (
     *(f"cachelb.relay.{name}" for name in ("engine", "exchange", "guests", "memo", "plan", "poller", "pump")),
     *(f"cachelb.relay.{name}" for name in ("sightings", "steer", "ticker", "upstream", "ways")),
     *(f"cachelb.routing.{name}" for name in ("classify", "keys", "learned", "pool", "ring", "route", "rules", "schedule")),
-    "cachelb.routing.table",
+    *("cachelb.relay.intercepted", "cachelb.routing.table"),
     # and what an ICP query passes through, as far as that makes it faster
     # (not cluster.holdings: compiled, the restoring of a table that is larger than its limit did not end)
     *("cachelb.cluster.index", "cachelb.cluster.lookup", "digest.key", "icp.answer", "icp.batch", "icp.guard"),

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, Validati
 
 from cachelb import config_links, config_rules, config_text
 from cachelb.config_base import WEEK_S, Addresses, Name, Network, Networks, Port, Ports, Seconds, SecondsOrNone, Section, Share
+from cachelb.config_hostnet import HostnetConfig, InterceptConfig, PeersConfig
 from cachelb.config_policy import AffinityConfig, CookieConfig, PoolConfig, RuleConfig, TcpConfig
 from cachelb.config_values import (
     Address,
@@ -241,6 +242,9 @@ class Config(Section):
     digest: DigestConfig = DigestConfig()
     bypass: BypassConfig = BypassConfig()
     resolver: ResolverConfig = ResolverConfig()
+    hostnet: HostnetConfig = HostnetConfig()
+    intercept: InterceptConfig = InterceptConfig()
+    peers: PeersConfig = PeersConfig()
     log: LogConfig = LogConfig()
     service: ServiceConfig = ServiceConfig()
     node: tuple[NodeConfig, ...] = ()

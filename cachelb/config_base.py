@@ -1,6 +1,6 @@
 """What every section of the configuration is made of: the kinds of values, and how strict a section is.
 
-Left out: the sections (config.py, config_policy.py), what a text must look like (config_values.py).
+Left out: the sections (config.py, config_policy.py, config_hostnet.py), what a text must look like (config_values.py).
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def check(raw: Raw, defaults: Raw) -> list[Found]:
     tables: list[tuple[Path, Raw]] = [(("node", i), node) for i, node in enumerate(nodes) if isinstance(node, dict)]
     if tables and all(node.get("weight", 1) == 0 for _, node in tables) and not config_tcp.gives_weight(raw):
         found.append(Found(("node",), "every node has weight 0: no URL has an owner", "give at least one a weight"))
-    return [*found, *_same(tables), *_loops(tables, listeners), *config_tcp.check(raw, listeners)]
+    more = _intercepts_itself(raw, listeners, defaults)
+    found += [*_same(tables), *_loops(tables, listeners), *_intercepted_twice(listeners), *more]
+    return [*found, *config_tcp.check(raw, listeners)]
 
 
 def _section(raw: Raw, name: str) -> Raw:
@@ -89,6 +91,7 @@ def _listeners(raw: Raw, defaults: Raw) -> list[tuple[Path, str, Address]]:
         for key, default in defaults["listen"].items()
         if key not in ("names", "proxy_protocol")
     ]
+    places.append((("intercept", "listen"), _section(raw, "intercept").get("listen", [])))
     nodes = raw.get("node", [])
     if isinstance(nodes, list):
         places += [
@@ -99,7 +102,7 @@ def _listeners(raw: Raw, defaults: Raw) -> list[tuple[Path, str, Address]]:
     for place, values in places:
         for number, value in enumerate(as_list(values)):
             path: Path = (*place, number) if isinstance(values, list) else place
-            protocol = "tcp" if place[1] in ("http", "admin") else "udp"
+            protocol = "tcp" if place[1] in ("http", "admin") or place[0] == "intercept" else "udp"
             try:
                 listeners.append((path, protocol, parse_address(value)))
             except BadValue:
@@ -122,7 +125,7 @@ def _named(path: Path) -> str:
     if path[0] == "node":
         assert isinstance(path[1], int)
         return f"node[{path[1] + 1}].store_log"
-    return f"listen.{path[1]}"
+    return f"{path[0]}.{path[1]}"
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -176,6 +179,23 @@ def _loops(tables: Sequence[tuple[Path, Raw]], listeners: Sequence[tuple[Path, s
             if port == address.port and (host == address.host or (_is_loopback(host) and _overlap(host, address.host))):
                 yield Found((*path, "host"), f"{host} port {port} is the director itself, which listens on {address}")
                 break
+
+
+def _intercepts_itself(raw: Raw, listeners: Sequence[tuple[Path, str, Address]], defaults: Raw) -> Iterator[Found]:
+    ports = _section(raw, "intercept").get("ports", defaults["intercept"]["ports"])
+    for path, _, address in listeners:
+        if path[0] == "intercept" and address.port in as_list(ports):
+            yield Found(path, f"has port {address.port}, which is intercepted itself", "choose another port: 3129")
+
+
+def _intercepted_twice(listeners: Sequence[tuple[Path, str, Address]]) -> Iterator[Found]:
+    """The kernel takes all packets of an IP version to one place."""
+    versions: dict[int, Address] = {}
+    for path, _, address in listeners:
+        if path[0] == "intercept":
+            first = versions.setdefault(ip_address(address.host).version, address)
+            if first != address:
+                yield Found(path, f"is a second place beside {first}", "one for IPv4, one for IPv6: all workers listen there")
 
 
 def _is_loopback(host: str) -> bool:

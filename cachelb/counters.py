@@ -57,6 +57,8 @@ _FARM = [
     Counter("tcp_bytes_in", "counter", "bytes", "bytes that TCP services have relayed from clients"),
     Counter("tcp_bytes_out", "counter", "bytes", "bytes that TCP services have relayed to clients"),
     Counter("tls_resumed", "counter", "connections", "TLS sessions that were sent to the node that they were begun with"),
+    Counter("intercepted", "counter", "connections", "client connections that the kernel has brought here"),
+    Counter("intercepted_tunnels", "counter", "tunnels", "intercepted connections that do not speak HTTP, tunnelled"),
     Counter("local", "counter", "requests", "requests answered by the director itself"),
     Counter("digests_served", "counter", "answers", "digests of the farm that were sent whole"),
     Counter("purges", "counter", "requests", "PURGE requests that were carried out"),
@@ -84,6 +86,7 @@ _FARM = [
         "learned": "answers have taught that they cannot be stored",
         "upgrade": "CONNECT, and requests to upgrade",
         "farm_dead": "no node could serve them",
+        "unverified": "intercepted, and their Host does not lead to where they were sent",
     }.items()),
     Counter("log_dropped", "counter", "lines", "access log lines lost because they could not be written"),
 ]

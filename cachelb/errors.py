@@ -62,6 +62,10 @@ class Reason(Enum):
     LOOP = ReasonRow(508, False, "proxy_loop_detected", "the request has passed through this director before")
     PURGE_DENIED = ReasonRow(403, False, "http_request_denied", "this client network may not have URLs forgotten")
     MANAGER_DENIED = ReasonRow(403, False, "http_request_denied", "this client network may not read the director's reports")
+    NOT_INTERCEPTED = ReasonRow(
+        403, False, "http_request_denied", "this port is for connections that the kernel has brought here"
+    )
+    NOT_HTTP = ReasonRow(0, False, "", "an intercepted client does not speak HTTP")
     NOT_FOUND = ReasonRow(404, False, "", "there is no such internal page")
     # what nodes and origins do
     NO_NODE = ReasonRow(503, True, "destination_unavailable", "no cache of the farm can serve this request")

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 HOSTS_PATH, RESOLV_PATH = Path("/etc/hosts"), Path("/etc/resolv.conf")
+# IP_TRANSPARENT, IPV6_TRANSPARENT, which Python 3.11 has no names for
+_TRANSPARENT = {socket.AF_INET: (socket.IPPROTO_IP, 19), socket.AF_INET6: (socket.IPPROTO_IPV6, 75)}
 BACKLOG = 4096  # as net.core.somaxconn of today's kernels; a burst of clients should wait, not be refused
 
 
@@ -29,8 +31,24 @@ class CannotListenError(OSError):
     """An address cannot be listened on; the message is a sentence for the operator."""
 
 
-def open_listeners(address: Address, count: int) -> list[socket.socket]:
-    """``count`` listening TCP sockets on one address.
+def is_transparent(sock: socket.socket) -> bool:
+    """Whether a socket may have addresses that are not this host's."""
+    level, option = _TRANSPARENT[sock.family]
+    return bool(sock.getsockopt(level, option))
+
+
+def set_transparent(sock: socket.socket) -> None:
+    """Let a socket have addresses that are not this host's; before it is bound.
+
+    Raises:
+        OSError: That needs CAP_NET_ADMIN or CAP_NET_RAW.
+    """
+    level, option = _TRANSPARENT[sock.family]
+    sock.setsockopt(level, option, 1)
+
+
+def open_listeners(address: Address, count: int, *, transparent: bool = False) -> list[socket.socket]:
+    """``count`` listening TCP sockets on one address; ``transparent``: to which the kernel brings what is meant for others.
 
     Raises:
         CannotListenError: It is in use, not ours, or not allowed.
@@ -38,12 +56,12 @@ def open_listeners(address: Address, count: int) -> list[socket.socket]:
     try:
         # Without SO_REUSEPORT first: with it, a second director would quietly share the port with the first.
         _bind(address, share=False).close()
-        return open_shared(address, count)
+        return open_shared(address, count, transparent=transparent)
     except OSError as exc:
         raise cannot_listen(address, exc) from exc
 
 
-def open_shared(address: Address, count: int) -> list[socket.socket]:
+def open_shared(address: Address, count: int, *, transparent: bool = False) -> list[socket.socket]:
     """``count`` more listening sockets beside those that there may be on the address.
 
     Raises:
@@ -52,7 +70,7 @@ def open_shared(address: Address, count: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for _ in range(count):
-            sock = _bind(address, share=True)
+            sock = _bind(address, share=True, transparent=transparent)
             sockets.append(sock)
             sock.listen(BACKLOG)
     except OSError:
@@ -76,7 +94,7 @@ def open_listener(address: Address) -> socket.socket:
     return sock
 
 
-def _bind(address: Address, *, share: bool) -> socket.socket:
+def _bind(address: Address, *, share: bool, transparent: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -85,6 +103,8 @@ def _bind(address: Address, *, share: bool) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if transparent:
+            set_transparent(sock)
         sock.bind((address.host, address.port))
     except OSError:
         sock.close()
@@ -98,6 +118,8 @@ def cannot_listen(address: Address, exc: OSError, kind: str = "t") -> CannotList
         why = f"another program uses it (find it with: ss -l{kind}np 'sport = :{address.port}')"
     elif exc.errno == errno.EADDRNOTAVAIL:
         why = "this host does not have that address"
+    elif exc.errno == errno.EPERM:
+        why = "intercepting needs CAP_NET_ADMIN (start as root, or with systemd's AmbientCapabilities=)"
     elif exc.errno == errno.EACCES:
         why = "ports below 1024 need root or CAP_NET_BIND_SERVICE"
     else:

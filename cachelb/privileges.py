@@ -4,6 +4,8 @@ Before that, what the user has to write is made and given to it, where it does n
 directory.  What exists keeps its owner, and its links are not followed: a user who may write there must not be given other
 people's files.
 
+A director that has changed its host (``hostnet``) keeps the capabilities to take that back.
+
 Left out: the capabilities that systemd can leave to a user (``AmbientCapabilities=``); with them root is not needed at all.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cachelb import capabilities
 from cachelb.errors import CachelbError
 
 LOG_MODE, DIRECTORY_MODE = 0o640, 0o700
@@ -94,16 +97,22 @@ def prepare(user: User, access_log: str, state: Path | None) -> None:
             raise PrivilegesError(f"[index] state {state} cannot be made: {exc.strerror}") from exc
 
 
-def become(user: User) -> None:
+def become(user: User, keep: frozenset[int] = frozenset()) -> None:
     """Be the user from now on, for good.
+
+    keep: The capabilities of root that stay.
 
     Raises:
         PrivilegesError: The system does not let us.
     """
     try:
+        if keep:
+            capabilities.keep_over_change_of_user()
         os.setgroups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
+        if keep:
+            capabilities.limit(keep)
     except OSError as exc:
         raise PrivilegesError(f"cannot become {user.name}: {exc.strerror}") from exc
     if user.uid != 0:

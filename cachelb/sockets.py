@@ -62,6 +62,8 @@ class Sockets:
         try:
             for address in worker_places(config):
                 self._tcp[address.host, address.port] = self._http(address, workers)
+            for address in config.intercept.listen:
+                self._tcp[address.host, address.port] = self._http(address, workers, transparent=True)
             for address in listen.admin:
                 if (address.host, address.port) not in self._tcp:
                     self._tcp[address.host, address.port] = [open_listener(address)]
@@ -77,12 +79,12 @@ class Sockets:
                 except CannotListenError:
                     pass  # who takes it tries again and tells: a node's own place stops nobody
 
-    def _http(self, address: Address, count: int) -> list[socket.socket]:
+    def _http(self, address: Address, count: int, *, transparent: bool = False) -> list[socket.socket]:
         had = self._tcp.get((address.host, address.port))
         if had is None:
-            return open_listeners(address, count)
+            return open_listeners(address, count, transparent=transparent)
         try:  # as root for a low port, the first director had rights that this one does not have
-            return [*had, *open_shared(address, count - len(had))]
+            return [*had, *open_shared(address, count - len(had), transparent=transparent)]
         except OSError:
             return had
 

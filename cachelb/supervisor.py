@@ -14,15 +14,16 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachelb import __version__, compiled, control
 from cachelb.admin.api import AdminServer
 from cachelb.admin.desk import Desk
 from cachelb.admin.events import Level
+from cachelb.admin.peers import Peers
 from cachelb.affinity.keeper import Keeper as TemplateKeeper
 from cachelb.affinity.register import Register
 from cachelb.changes import difference, fixed_at_start
@@ -43,9 +44,13 @@ from cachelb.pidfile import PidFile
 from cachelb.snapshot import Snapshot
 from cachelb.sockets import Sockets, worker_places
 from cachelb.takeover import Predecessor
+from cachelb.unless import unless
 from cachelb.upgrades import Upgrades
 from cachelb.workers import Worker, Workers, worker_count
 from icp.service import bind
+
+if TYPE_CHECKING:
+    from cachelb.hostnet.host import Host
 
 log = logging.getLogger("cachelb")
 
@@ -91,10 +96,11 @@ class Supervisor:
         self.onecache = OneCache(config, self.farm.slots, self.sockets.udp, legacy)
         self.template_keeper.follow(self.onecache.keeper)
         self.desk = Desk(self)
-        self.admin = AdminServer(self)
+        self.peers, self.admin = Peers(self), AdminServer(self)
         self.upgrades = Upgrades(self)
         self.notifier = Notifier(os.environ, os.getpid())
         self.pid_file: PidFile | None = None
+        self.host: Host | None = None  # what is set on it, if anything is
         self.workers: Workers | None = None
         self.ending = asyncio.Event()
         self.hurry = asyncio.Event()
@@ -111,7 +117,7 @@ class Supervisor:
         """Until a signal says otherwise; the exit status."""
         self._handle_signals()
         listen = self.config.listen
-        listeners = self.sockets.workers(worker_places(self.config), worker_count(self.config))
+        listeners = self.sockets.workers((*worker_places(self.config), *self.config.intercept.listen), worker_count(self.config))
         digest = None
         try:
             if self.before is None:
@@ -121,7 +127,7 @@ class Supervisor:
                 self.onecache.serve(True)  # the one before us does: a peer may fetch
                 self.onecache.place(self.farm.views(self.health.states()))
             await self.onecache.start()
-            if await self._unless_ending(self.names.start(self.farm.names_to_resolve())):
+            if await unless(self.ending, self.names.start(self.farm.names_to_resolve())):
                 self.workers = Workers(listeners, self._snapshot().pack(), self._heard)
                 self.affinity.workers = self.workers
                 if self.before is not None:
@@ -139,12 +145,13 @@ class Supervisor:
     async def _serve(self, workers: Workers) -> None:
         watchdog = partial(watch, self.notifier, workers.ping, self._is_well)
         loads = partial(tell_loads, workers, lambda: self.config, self.farm.slots.values)
-        affinity = self.affinity.sweep, self.template_keeper.run
-        jobs = (self.prober.run, Passive(self, workers).watch, self.desk.run, loads, *affinity, watchdog)
+        jobs: list[Callable[[], Awaitable[None]]] = [self.prober.run, Passive(self, workers).watch, self.desk.run, loads]
+        jobs += [self.affinity.sweep, self.template_keeper.run, self.peers.watch, watchdog]
+        jobs += [] if self.host is None else [partial(self.host.tend, self)]
         health = [asyncio.create_task(self._forever(job)) for job in jobs]
         onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]
         workers.start()
-        if await self._unless_ending(workers.ready()) and await self._begin():
+        if await unless(self.ending, workers.ready()) and await self._begin():
             self.state = "running"
             self.onecache.serve(True)
             where = ", ".join(f"{address.host}:{address.port}" for address in self.began_with.listen.http)
@@ -178,7 +185,7 @@ class Supervisor:
     async def _begin(self) -> bool:
         """Be the director from now on; False when that is not wanted any more."""
         if self.before is not None:
-            if not await self._unless_ending(self.before.ready()):
+            if not await unless(self.ending, self.before.ready()):
                 return False
             self.before = None
             began = self.began_with
@@ -186,6 +193,8 @@ class Supervisor:
         self.sockets.close()
         if self.pid_file is not None:
             self.pid_file.write()
+        if self.host is not None:
+            await self.host.begin(self)
         return True
 
     def _is_well(self, within_s: float) -> bool:
@@ -196,17 +205,6 @@ class Supervisor:
     def _in_short(self) -> str:
         states = [view.state for view in self.farm.views(self.health.states())]
         return f"{states.count('up')} of {len(states)} nodes up"
-
-    async def _unless_ending(self, job: Coroutine[Any, Any, None]) -> bool:
-        """Wait for ``job``; False when the director is told to end before that."""
-        doing, ending = asyncio.ensure_future(job), asyncio.ensure_future(self.ending.wait())
-        await asyncio.wait({doing, ending}, return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
-        if not doing.done():
-            doing.cancel()
-            return False
-        doing.result()
-        return not self.ending.is_set()
 
     async def _forever(self, job: Callable[[], Awaitable[None]]) -> None:
         """Do what does not end by itself, and do it again after an error of ours: health must not freeze."""
@@ -305,6 +303,8 @@ class Supervisor:
         self.desk.events.add("node", f"node {name} is at {', '.join(addresses)}", node=name, addresses=addresses)
         self.prober.wake()
         self.publish()
+        if self.host is not None:
+            self.host.look_soon()
 
     def _address_problem(self, name: str, text: str) -> None:
         log.warning("node %s: %s", name, text)

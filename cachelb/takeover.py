@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from cachelb import control
+from cachelb.capabilities import NET_ADMIN, NET_RAW, given_to_children
 from cachelb.errors import CachelbError
 from cachelb.handover import Published
 
@@ -51,7 +52,8 @@ class TakeoverError(CachelbError):
 class Offer:
     """What the old one gives.
 
-    sockets: all that are listened on.  pid_file, lock: locked files (``pidfile``, ``Keeper.lock``).  digest: what workers serve.
+    sockets: all that are listened on.  pid_file, lock: locked files (``pidfile``, ``Keeper.lock``).  host: the claim on it
+    (``hostnet.claim``).  digest: what workers serve.
     dead: nodes, with the reason.  addresses: of nodes.  operator: ``Overrides.told``.  The others are descriptors; -1: none.
     """
 
@@ -62,12 +64,13 @@ class Offer:
     dead: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, list[str]] = field(default_factory=dict)
     operator: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    host: int = -1
 
     @property
     def descriptors(self) -> list[int]:
         """All that the new one has to inherit."""
         digest = self.digest[:1] if self.digest else []
-        return [fd for fd in (*self.sockets, self.pid_file, self.lock, *digest) if fd >= 0]
+        return [fd for fd in (*self.sockets, self.pid_file, self.lock, self.host, *digest) if fd >= 0]
 
     def published(self) -> Published | None:
         """The digest."""
@@ -109,9 +112,10 @@ class Successor:
         environment.pop("WATCHDOG_PID", None)  # systemd's word for whom it watches: that is the new one, once it is told
         with theirs:
             try:
-                process = subprocess.Popen(  # noqa: ASYNC220  not asyncio's, whose loop would end it when that of this process ends
-                    command, stdin=subprocess.DEVNULL, env=environment, pass_fds=[theirs.fileno(), *offer.descriptors]
-                )
+                with given_to_children(NET_ADMIN, NET_RAW):
+                    process = subprocess.Popen(  # noqa: ASYNC220  not asyncio's, whose loop would end it when that of this one ends
+                        command, stdin=subprocess.DEVNULL, env=environment, pass_fds=[theirs.fileno(), *offer.descriptors]
+                    )
             except OSError as exc:
                 ours.close()
                 raise TakeoverError(f"{command[0]} cannot be started: {exc.strerror}") from exc

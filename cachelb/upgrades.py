@@ -114,6 +114,7 @@ class Upgrades:
             sockets=_each_once((*listeners, *supervisor.admin.sockets, *supervisor.onecache.sockets)),
             pid_file=-1 if supervisor.pid_file is None else supervisor.pid_file.fd,
             lock=supervisor.onecache.keeper.lock,
+            host=-1 if supervisor.host is None else supervisor.host.claim.fd,
             digest=None if digest is None else list(digest),
             addresses={name: list(addresses) for name, addresses in supervisor.farm.addresses.items()},
             operator=supervisor.overrides.told(),

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
+
+import cachelb
 
 
 def children() -> set[int]:
@@ -17,3 +23,23 @@ def children() -> set[int]:
 def users_environment() -> dict[str, str]:
     """The environment without what ``conftest`` says about compiled modules: where they are built, they are used."""
     return {name: value for name, value in os.environ.items() if (name, value) != ("CACHELB_COMPILED", "0")}
+
+
+def python_of_nobody() -> list[str]:
+    """A Python that nobody may run with all that a director needs: this one, or the system's of the same version."""
+    tried = [sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"]
+    for python in tried:
+        try:
+            words = [python, "-c", "import uvloop, aiohttp, cachelb"]
+            done = subprocess.run(words, user="nobody", env=nobodys_environment(), capture_output=True)
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return [python]
+    pytest.skip("nobody may run no Python that has what a director needs")
+
+
+def nobodys_environment() -> dict[str, str]:
+    root = Path(cachelb.__file__).parent.parent
+    paths = [str(root), *(path for path in sys.path if path.endswith("site-packages"))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -17,7 +17,7 @@ import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
-from cachelb import config, config_policy
+from cachelb import config, config_hostnet, config_policy
 from cachelb.admin.metrics import text_of
 from cachelb.config_rules import LISTS
 from cachelb.counters import AFFINITY, FARM, NODE, NODE_WIDTH, PEERS, Counter
@@ -37,6 +37,7 @@ WORDS = {
     "PathRules": "list of path rules",
     "Port": "port",
     "PortList": "list of ports and ranges",
+    "PortNumbers": "list of ports",
     "Ports": "list of ports and ranges",
     "QueryRules": "list of patterns",
     "Regexes": "list of expressions",
@@ -44,8 +45,10 @@ WORDS = {
     "Seconds": "seconds",
     "SecondsOrNone": "seconds, or 0",
     "Share": "0 to 1",
+    "VirtualAddresses": "list of address dev interface",
     "bool": "true, false",
     "str": "text",
+    "check_director": "URL",
     "check_account": "account",
     "check_cookie_name": "name",
     "check_cookie_path": "path",
@@ -55,6 +58,7 @@ WORDS = {
     "check_host_rule": "host rule",
     "check_listen": "list of address:port",
     "check_methods": "list of methods",
+    "check_interface": "interface",
     "check_mode": "mode",
     "check_name": "name",
     "check_path": "path",
@@ -75,8 +79,8 @@ Made of the code's own tables by `python -m cachelb.tools.reference > docs/refer
 The file is TOML. A list of one may be written without brackets. Times end in `_s` (seconds), sizes in `_bytes`. An unknown option
 or a value that cannot be is refused; `cachelb check -c FILE` names every mistake, and prints all that is in effect. A reload
 (SIGHUP) takes over all but `[listen]` (except `proxy_protocol`), `listen` of `[[tcp]]`, `[admin] socket` and `socket_mode`,
-`[relay] workers`, `[index] keys` and `state`, and `[service] user`, `group` and `pid_file`: these need `cachelb upgrade` or a
-restart.
+`[hostnet]`, `[intercept]` (except `non_http`), `[relay] workers`, `[index] keys` and `state`, and `[service] user`, `group` and
+`pid_file`: these need `cachelb upgrade` or a restart.
 """
 METRICS = """\
 ## Metrics
@@ -114,7 +118,7 @@ class MetricRow(NamedTuple):
 
 def schema() -> str:
     """The source of all sections."""
-    return inspect.getsource(config_policy) + inspect.getsource(config)
+    return "\n".join(inspect.getsource(module) for module in (config_policy, config_hostnet, config))
 
 
 def options(source: str) -> Iterator[Option]:
@@ -235,6 +239,7 @@ def _blank_status() -> dict[str, Any]:
     return {
         "version": "", "versions": {"python": "", "uvloop": ""}, "started_at": 0.0, "epoch": 0, "reloads": 0,
         "config": {"digest": "", "loaded_at": 0.0, "problems": []},
+        "peers": [{"url": "u", "agrees": True}],
         "farm": zeros(FARM), "affinity": zeros(AFFINITY), "onecache": {"icp": {"serving": True}, "counters": zeros(PEERS)},
         "workers": [worker], "nodes": [{**node, "counters": zeros(NODE)}],
     }  # fmt: skip

@@ -208,6 +208,9 @@ class Handlers:
             raise ProblemError(400, f"there is no node {unknown[0][:64]!r}", [("nodes", "names an unknown node")])
         return _json(self.supervisor.desk.history.as_dict(seconds, list(dict.fromkeys(names))))
 
+    async def shared(self, _request: web.Request) -> web.StreamResponse:
+        return _json(self.supervisor.peers.own())
+
     async def openapi(self, _request: web.Request) -> web.StreamResponse:
         return _json(openapi.document())
 

@@ -62,6 +62,10 @@ class _Collector:
         yield _gauge("snapshot_epoch", "number of the Snapshot in force", [({}, status["epoch"])])
         yield _count("reloads", "configurations taken over while running", [({}, status["reloads"])])
         serving = int(bool(status["onecache"]["icp"]["serving"]))
+        peers = [({"peer": peer["url"]}, peer["agrees"]) for peer in status["peers"]]
+        up, agree = ([(at, int(is_so is not None)) for at, is_so in peers], [(at, int(is_so is True)) for at, is_so in peers])
+        yield _gauge("peer_up", "whether another director says how it routes", up)
+        yield _gauge("peer_agrees", "whether another director routes as this one does", agree)
         yield _gauge("icp_serving", "whether peers are told that they may fetch what is no hit", [({}, serving)])
 
     def _farm(self) -> Iterator[Metric]:

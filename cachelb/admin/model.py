@@ -140,6 +140,22 @@ class Upgrade(Document):
     problem: str = Field(description="why the last one failed; empty if it did not, or there was none")
 
 
+class Peer(Document):
+    """Another director of [peers] directors."""
+
+    url: str
+    agrees: bool | None = Field(description="whether it routes as this one does; null: that is not known")
+    differs: list[str] = Field(description="sections of the configuration that are not the same")
+    problem: str = Field(description="why it is not known; empty if it is")
+
+
+class Shared(Document):
+    """What all directors of a farm must have alike."""
+
+    id: str = Field(description="of this process")
+    sections: dict[str, str] = Field(description="for each section a digest of what is in force")
+
+
 class Status(Document):
     """Everything at a glance."""
 
@@ -163,6 +179,7 @@ class Status(Document):
     onecache: dict[str, Any] = Field(description="icp, index, digest, counters")
     affinity: Counts = Field(description="persistent client connections, as cachelb.counters.AFFINITY lists them")
     nodes: list[Node]
+    peers: list[Peer]
 
 
 class Nodes(Document):

@@ -124,6 +124,7 @@ OPERATIONS = (
         ),
         errors=(400,),
     ),
+    Operation("GET", f"{PREFIX}/shared", "shared", "Digests of what all directors of a farm must have alike", model.Shared),
     Operation("GET", f"{PREFIX}/openapi.json", "openapi", "This document", content_type="application/json"),
     Operation("GET", "/metrics", "metrics", "For Prometheus", content_type="text/plain"),
 )

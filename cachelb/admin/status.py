@@ -78,6 +78,7 @@ class Reader:
             "onecache": supervisor.onecache.status(),
             "affinity": supervisor.affinity.counters(),
             "nodes": self.nodes(),
+            "peers": supervisor.peers.status(),
         }
 
     def configuration(self) -> dict[str, Any]:

@@ -43,6 +43,8 @@ class Director:
         self.admin = admin
         self.config_path = directory / "cachelb.toml"
         self.log_path = directory / "cachelb.log"
+        self.command = [sys.executable, "-m", "cachelb"]
+        self.environment: dict[str, str] | None = None  # that of this process
         self.write_config(config)
         self._leash = leash
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +74,8 @@ class Director:
         with self.log_path.open("ab") as log:
             written = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cachelb", "run", "-c", str(self.config_path)],
+                [*self.command, "run", "-c", str(self.config_path)],
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -81,7 +84,7 @@ class Director:
         self._leash.watch(self._process.pid)
 
         def is_ready() -> bool:
-            return not self.is_running or "ready" in self.log()[written:]
+            return not self.is_running or "ready: " in self.log()[written:]
 
         if not wait_until(is_ready, START_TIMEOUT_S):
             raise DirectorError(f"the director is not ready after {START_TIMEOUT_S} s\n{self.log_tail()}")

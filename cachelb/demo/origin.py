@@ -7,6 +7,7 @@ Paths (N is any word; ``?size=`` bytes, default 1000; every body is ``body(path,
     /slow/N      static, after ?ms= milliseconds            /any/N       ?status= ?cc= ?vary= as asked
     /large       static, streamed                           /chunked     static, chunked, with a trailer
     /close       static, ended by closing the connection    /echo        the request head as it arrived
+    /peer        the address of who asks
     /upload      POST or PUT: {"length", "sha256"}          /upgrade     101, then echoes until the client's end of file
     /counts      {"GET /static/1?size=9": requests, ...}    anything else: 404
 
@@ -141,6 +142,9 @@ class Origin:
         upload = await self._upload(reader, writer, request)
         if kind == "upload":
             await self._send(writer, request, upload, "no-store", "application/json")
+        elif kind == "peer":
+            peer = writer.get_extra_info("peername")[0]
+            await self._send(writer, request, peer.encode(), "no-store", "text/plain")
         elif kind == "echo":
             await self._send(writer, request, request.head + b"\r\n\r\n", "no-store", "text/plain")
         elif kind in ("large", "chunked", "close"):

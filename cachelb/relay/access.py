@@ -139,7 +139,7 @@ def outcome_of(exchange: Exchange, reason: Reason) -> str:
 def hierarchy_of(exchange: Exchange, target: Target) -> str:
     """Squid's word for how the target was chosen, for the access log."""
     if not target.is_node:
-        return "HIER_DIRECT"
+        return target.hierarchy
     if exchange.why not in HASHED:
         return "ROUNDROBIN_PARENT"
     return "FIRSTUP_PARENT" if exchange.attempt else "CARP"

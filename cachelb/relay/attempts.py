@@ -114,6 +114,8 @@ class Attempts:
         """
         while self.tried < TARGETS_MAX and (self.attempt < len(self.targets) or self._find_others()):
             target = self.targets[self.attempt]
+            if self.engine.spoofing.active:
+                target = self.engine.spoofing.target(target, self.client.ip)
             if self.tried and again:
                 self.engine.count("retries")
                 if self.attempt and target.is_node:
@@ -158,6 +160,8 @@ class Attempts:
 
     def connect(self, target: Target) -> bool:
         """Begin to connect; False when it failed at once."""
+        if self.engine.spoofing.active:
+            target = self.engine.spoofing.target(target, self.client.ip)
         self.phase = CONNECTING
         self.target = target
         self.connect_began = self.engine.clock()

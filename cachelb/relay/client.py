@@ -59,7 +59,7 @@ class Client(End):
         self.ip_bytes = ip.encode("ascii")
         self.denied = denied
         self.held: dict[str, Entry] | None = None  # templates that do not expire while it lives, by group
-        self.unusual = denied  # its requests do not go the short way
+        self.unusual = denied or engine.spoofing.nodes  # its requests do not go the short way
         self.pin: Pin | None = None  # the connection that its credentials were sent on
         self.inbuf = b""
         self.state = READING

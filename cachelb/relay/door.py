@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final
 
 from cachelb.counters import FARM_INDEX
 from cachelb.errors import Reason
-from cachelb.listen import BACKLOG
+from cachelb.listen import BACKLOG, is_transparent
 from cachelb.relay import pages
 from cachelb.relay.callers import Caller
 from cachelb.relay.client import Client
 from cachelb.relay.guests import Guest
+from cachelb.relay.intercepted import Intercepted
 from cachelb.relay.services import Services
 from cachelb.routing.guard import is_within
 
@@ -37,6 +38,7 @@ KNOWN_MAX: Final = 10_000  # addresses whose permission is remembered
 SPARE_FILES: Final = 512  # descriptors for pipes, kept connections and names, beyond the two of each client
 
 _CLIENTS: Final = FARM_INDEX["clients"]
+_INTERCEPTED: Final = FARM_INDEX["intercepted"]
 # No descriptors or no memory: the connection stays in the backlog, and asking again at once would only burn the
 # processor.
 _OUT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -51,6 +53,8 @@ class Door:
         self.guests: set[Guest] = set()
         self.services = Services(engine)
         self.listeners: list[socket.socket] = []
+        self.intercepting: set[socket.socket] = set()  # those to which the kernel brings what is meant for others
+        self.intercepting_ports: set[int] = set()  # their own: who asks for these has not been intercepted
         self.resting = False  # out of descriptors: not accepting until the next tick
         self.most = 0  # clients at the same time
         self.burst = 1  # connections taken at one go just now
@@ -81,12 +85,16 @@ class Door:
         for listener in self.listeners:
             listener.setblocking(False)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        self.intercepting = {listener for listener in self.listeners if is_transparent(listener)}
+        self.intercepting_ports = {listener.getsockname()[1] for listener in self.intercepting}
         self._find_receivers()
         self.watch()
 
     def _find_receivers(self) -> None:
         self._receivers.clear()
         for listener in self.listeners:
+            if listener in self.intercepting:
+                continue  # what the kernel brings begins with no PROXY header
             receiver = self.services.receiver(listener)
             if receiver is not None:
                 self._receivers[listener.fileno()] = receiver
@@ -139,7 +147,7 @@ class Door:
             engine.farm[_CLIENTS] += 1
             try:
                 if receiver is None:
-                    self.admit(sock, address[0])
+                    self.admit(sock, address[0], bool(self.intercepting) and listener in self.intercepting)
                 else:
                     sock.setblocking(False)
                     receiver(sock, address)
@@ -148,8 +156,8 @@ class Door:
                 sock.close()
         self.burst = min(2 * most, ACCEPTS)
 
-    def admit(self, sock: SocketType, ip: str) -> None:
-        """Let an HTTP client in, or tell it why not."""
+    def admit(self, sock: SocketType, ip: str, intercepted: bool = False) -> None:
+        """Let an HTTP client in, or tell it why not.  intercepted: the kernel has brought it here."""
         sock.setblocking(False)
         if ip.startswith("::ffff:"):
             ip = ip[7:]
@@ -158,8 +166,12 @@ class Door:
             self.turn_away(sock, ip, Reason.TOO_MANY_CONNECTIONS, True)
         elif self.is_full():
             self.turn_away(sock, ip, Reason.OVERLOADED, True)
+        elif intercepted and sock.getsockname()[1] in self.intercepting_ports:
+            self.turn_away(sock, ip, Reason.NOT_INTERCEPTED, True)
         else:
-            client = Client(self.engine, sock, ip, not self.may_come(ip))
+            make = Intercepted if intercepted else Client
+            client = make(self.engine, sock, ip, not self.may_come(ip))
+            self.engine.farm[_INTERCEPTED] += intercepted
             self._per_client[ip] = count + 1
             self.clients.add(client)
             client.resume()

@@ -24,6 +24,7 @@ from cachelb.listen import host_names
 from cachelb.relay.door import Door
 from cachelb.relay.fleet import Fleet
 from cachelb.relay.hot import HotSamples
+from cachelb.relay.interception import Interception
 from cachelb.relay.internal import Internal
 from cachelb.relay.memo import Memo
 from cachelb.relay.origins import Origins
@@ -32,6 +33,7 @@ from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings, plan_
 from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.sightings import Sightings
+from cachelb.relay.spoofing import Spoofing
 from cachelb.relay.steer import Steering
 from cachelb.relay.ticker import Ticker
 from cachelb.relay.timeouts import Timeouts
@@ -105,6 +107,7 @@ class Engine:
         self.origins = Origins(self)
         self.internal = Internal(self)
         self.steering = Steering(self)
+        self.interception, self.spoofing = Interception(self), Spoofing(self)
         self.ask_purge: Callable[[Purge], bool] | None = None  # tells the supervisor; False: that cannot be done now
         self.tell_seen: Callable[[list[Seen]], None] | None = None  # is told what answers say about the nodes' stores
         self.sightings = Sightings(self)
@@ -221,6 +224,8 @@ class Engine:
         self.learned = Learned(ttl_s=bypass.learn_ttl_s)
         self.door.configure(config)
         self.origins.configure(config)
+        self.interception.configure(config)
+        self.spoofing.configure(config)
         self.reports.configure(config)
 
     def _move_on(self, died: set[Target]) -> None:
@@ -269,13 +274,18 @@ class Engine:
         head = scan_request(data, self.limits, seen)
         if head is None:
             return None
+        block = self.block_of(head)
+        return self._plan_line(data, head, block.fields.host), block, head.size
+
+    def block_of(self, head: RequestHead) -> BlockPlan:
+        """The plan of a head's field block.  Raises BadRequest as ``plan`` does."""
         rest = head.block + b"\r\n"
         block = self.blocks.get(rest)
         if block is None:
             block = self.planner.plan_block(head.block)
             if len(rest) <= MEMO_BLOCK_BYTES:
                 self.blocks.offer(rest, block)
-        return self._plan_line(data, head, block.fields.host), block, head.size
+        return block
 
     def plan_usual(self, first: bytes, rest: bytes) -> tuple[LinePlan[Target] | None, BlockPlan | None]:
         """Plans for a first line and what comes after its CRLF, if that is a known block and no more; else None: see ``plan``.
@@ -350,6 +360,7 @@ class Engine:
         self.sightings.flush()
         self.fleet.close()
         self.origins.close()
+        self.spoofing.close()
         self.internal.close()
         self.pipes.close()
         self.small_pipes.close()

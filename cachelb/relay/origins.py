@@ -96,7 +96,7 @@ class Origins:
             mine = exchange.client.local_address()
             foreign = [a for a in good if a != mine and (a, port) not in self.own]
             if port in self.own_everywhere:
-                foreign = [a for a in foreign if not _is_of_this_host(a)]
+                foreign = [a for a in foreign if not is_of_this_host(a)]
             if len(foreign) < len(good):
                 good, why = foreign, "it is the director itself"
         if not good:
@@ -140,7 +140,7 @@ class Origins:
         self.known.clear()
 
 
-def _is_of_this_host(address: str) -> bool:
+def is_of_this_host(address: str) -> bool:
     """Whether connecting to ``address`` leads back here: the kernel would then connect from that very address."""
     if ipaddress.ip_address(address).is_loopback:
         return True

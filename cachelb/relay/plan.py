@@ -106,6 +106,10 @@ class LinePlan(Generic[T]):
             self._segment = b"" if url is None else url.segment
         return self._segment
 
+    def no_lessons(self) -> None:
+        """Nothing is to be learned for its URL."""
+        self._segment = b""
+
 
 class BlockPlan:
     """What the field block of a request says.

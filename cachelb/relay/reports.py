@@ -36,6 +36,7 @@ _BYPASSES = {
     "rule": "bypassed_rule",
     "learned": "bypassed_learned",
     "farm": "bypassed_farm_dead",
+    "unverified": "bypassed_unverified",
 }
 
 

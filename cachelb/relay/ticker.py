@@ -61,6 +61,7 @@ class Ticker:
         if self.ticks % 5 == 0:
             engine.fleet.expire(now)
             engine.origins.expire(now)
+            engine.spoofing.expire(now)
         if self.ticks % 50 == 0:
             engine.learned.expire(now)
         self.write_counters(self.ticks)

@@ -14,6 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cachelb.counters import NODE_INDEX, ROW_WIDTH
+from cachelb.listen import set_transparent
 from cachelb.relay.ends import End, Loop
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # The first read of an answer takes a head and 64 KiB of body: up to there one read and one send are cheaper than
 # splicing. CPU of the worker for 64 KiB, 2026-11: 39 us with reads of 16 KiB and the rest spliced, 32 us so.
 READ_BYTES: Final = 73728
+_BIND_ADDRESS_NO_PORT: Final = 24  # IP_BIND_ADDRESS_NO_PORT
 
 # What this process lacks: descriptors, memory, ports to connect from.  It says nothing about who was to be connected to.
 SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
@@ -92,13 +94,14 @@ class Target:
         is_node: False for an origin; slot: the place of a node's counters.
         addresses: IP literals to try in order; port: where to connect.
         idle: kept connections, the oldest first; idle_max: how many are kept at most.
+        source: the client's address, from which it is connected to; "": ours (spoofing.py).  unused_since: of such a Target.
         counts: the counters of ``counters.NODE``, in that order, and the histograms; tally: what is added to them.
         elsewhere: requests under way with other workers, half a second old at most; kept up to date where a scheduler asks.
     """
 
     __slots__ = (
-        "addresses", "counts", "elsewhere", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot", "state",
-        "tally",
+        "addresses", "counts", "elsewhere", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot",
+        "source", "state", "tally", "unused_since",
     )  # fmt: skip
 
     def __init__(self, name: str, addresses: Sequence[str], port: int, slot: int = -1, hierarchy: str = "CARP") -> None:
@@ -115,6 +118,8 @@ class Target:
         self.counts = [0] * ROW_WIDTH
         self.tally = Tally()
         self.elsewhere = 0
+        self.source = ""
+        self.unused_since = 0.0
 
     def under_way(self) -> int:
         """Requests, and connections of TCP services, that have begun and not ended."""
@@ -268,6 +273,13 @@ class Link(End):
             self.exchange.crashed(exc)
 
 
+def _speak_from(sock: socket.socket, address: str) -> None:
+    """Bind a socket to an address that is not this host's; its port is chosen when it connects, for both ends together."""
+    set_transparent(sock)
+    sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((address, 0))
+
+
 def open_link(loop: Loop, target: Target, address: str, port: int = 0) -> Link:
     """Make a Link to ``address`` and begin to connect.  port: where to; 0: the target's own.
 
@@ -279,6 +291,8 @@ def open_link(loop: Loop, target: Target, address: str, port: int = 0) -> Link:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if target.source:
+            _speak_from(sock, target.source)
         link = Link(loop, sock, target, address, port)
         link.connect()
     except OSError:

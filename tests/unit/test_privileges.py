@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from live_director import LiveDirector, wait_until
+from processes import nobodys_environment, python_of_nobody
 
-from cachelb import privileges
 from cachelb.privileges import PrivilegesError, User, find_user, prepare, problems, unable_to_start_workers
 
 Make = Callable[..., LiveDirector]
@@ -112,26 +112,6 @@ def test_no_problems_for_who_may_everything(tmp_path: Path):
     assert "may not read" in unable_to_start_workers(user, [tmp_path / "none"])
 
 
-def python_of_nobody() -> list[str]:
-    """A Python that nobody may run with all that a director needs: this one, or the system's of the same version."""
-    tried = [sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"]
-    for python in tried:
-        try:
-            words = [python, "-c", "import uvloop, aiohttp, cachelb"]
-            done = subprocess.run(words, user="nobody", env=environment(), capture_output=True)
-        except OSError:
-            continue
-        if done.returncode == 0:
-            return [python]
-    pytest.skip("nobody may run no Python that has what a director needs")
-
-
-def environment() -> dict[str, str]:
-    root = Path(privileges.__file__).parent.parent
-    paths = [str(root), *(path for path in sys.path if path.endswith("site-packages"))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
-
-
 @as_root
 def test_a_director_binds_a_low_port_as_root_and_serves_and_upgrades_as_nobody(director: Make, tmp_path: Path):
     python = python_of_nobody()
@@ -145,7 +125,7 @@ def test_a_director_binds_a_low_port_as_root_and_serves_and_upgrades_as_nobody(d
     service = f'[service]\nuser = "nobody"\npid_file = "{tmp_path / "pid"}"\n'
     subject.configure(f'{service}[log]\naccess = "{log}"\n[index]\nstate = "{state}"\n[relay]\nworkers = 2\n')
     subject.command = [*python, "-m", "cachelb"]
-    subject.environment = environment()
+    subject.environment = nobodys_environment()
     subject.launch()
     subject.wait_for("ready: ")
     assert f"running as nobody ({NOBODY.pw_uid}:{NOBODY.pw_gid})" in subject.log()

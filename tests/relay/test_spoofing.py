@@ -1,0 +1,107 @@
+"""Which connections come from a client's own address, and whose they are.  That they do: tests/transparent/test_spoofing.py."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import get, ok
+
+from cachelb.relay import spoofing
+from cachelb.relay.spoofing import KEPT_PER_CLIENT, usable
+from cachelb.relay.upstream import Target
+
+NODE = Target("n", ("10.0.0.11", "fd00::11"), 3128, slot=1)
+ORIGIN = Target("o", ("192.0.2.1",), 80, hierarchy="ORIGINAL_DST")
+
+
+def test_only_addresses_of_the_clients_ip_version_can_be_connected_to_from_it():
+    assert usable(NODE.addresses, "10.1.1.1") == ("10.0.0.11",)
+    assert usable(NODE.addresses, "fd01::1") == ("fd00::11",)
+    assert usable(ORIGIN.addresses, "fd01::1") == ()
+    for loopback in ("127.0.0.1", "::1", "fe80::1%eth0"):
+        assert usable(NODE.addresses, loopback) == ()
+
+
+@pytest.fixture
+def spoofer(make_farm):
+    """``spoofer(spoof)``: the Spoofing of a relay that is configured so; each call of it in the relay's thread."""
+
+    def make(spoof: str):
+        farm = make_farm(intercept={"spoof": spoof})
+        return farm, farm.engine.spoofing
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("spoof", "nodes", "origins"),
+    [("off", False, False), ("origin", False, True), ("nodes", True, False), ("both", True, True)],
+)
+def test_what_is_asked_for_is_spoofed_and_nothing_else(spoofer, spoof: str, nodes: bool, origins: bool):
+    _, subject = spoofer(spoof)
+    assert subject.active == (nodes or origins)
+    for target, wanted in ((NODE, nodes), (ORIGIN, origins)):
+        found = subject.target(target, "10.1.1.1")
+        assert (found is not target) == wanted
+        assert found.source == ("10.1.1.1" if wanted else "")
+
+
+def test_each_client_has_targets_of_its_own_that_count_for_the_node(spoofer):
+    _, subject = spoofer("both")
+    one, other = subject.target(NODE, "10.1.1.1"), subject.target(NODE, "10.1.1.2")
+    assert one is subject.target(NODE, "10.1.1.1")
+    assert one is not other
+    assert subject.target(one, "10.1.1.1") is one
+    assert one.counts is NODE.counts
+    assert (one.name, one.is_node, one.addresses, one.idle_max) == ("n", True, ("10.0.0.11",), KEPT_PER_CLIENT)
+    assert subject.target(ORIGIN, "10.1.1.1").hierarchy == "ORIGINAL_DST"
+    assert subject.target(NODE, "127.0.0.1") is NODE
+
+
+def test_a_reload_does_not_begin_to_spoof_for_which_there_are_no_rights(make_farm):
+    farm = make_farm()
+    farm.apply(intercept={"spoof": "both"})
+    assert not farm.engine.spoofing.active
+
+
+def test_pairs_are_bounded_and_what_is_beyond_is_not_kept(spoofer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(spoofing, "PAIRS_MAX", 2)
+    _, subject = spoofer("nodes")
+    found = [subject.target(NODE, f"10.1.1.{number}") for number in range(5)]
+    assert [target.idle_max for target in found] == [KEPT_PER_CLIENT] * 2 + [0] * 3
+    assert {target.source for target in found} == {f"10.1.1.{number}" for number in range(5)}
+    assert len(subject.pairs) == 2
+
+
+def test_what_leads_to_a_dead_node_or_is_unused_is_forgotten(spoofer):
+    _, subject = spoofer("nodes")
+    node = Target("m", ("10.0.0.12",), 3128, slot=2)
+    now = subject.engine.now
+    own = subject.target(node, "10.1.1.1")
+    subject.expire(now)
+    assert subject.target(node, "10.1.1.1") is own
+    node.state = "dead"
+    subject.expire(now)
+    assert subject.pairs == {}
+    assert own.idle_max == 0  # what is still in use is closed when it is done
+    node.state = "up"
+    own = subject.target(node, "10.1.1.1")
+    node.addresses = ("10.0.0.13",)
+    subject.expire(now)
+    assert subject.target(node, "10.1.1.1").addresses == ("10.0.0.13",)
+    subject.expire(now + node.keep_s + 60)
+    assert subject.pairs == {}
+
+
+def test_a_client_on_loopback_is_served_as_ever(make_farm):
+    farm = make_farm(intercept={"spoof": "both"})
+    url = farm.url()
+    client = farm.connect()
+    client.send(get(url))
+    link = farm.nodes[farm.owners(url)[0]].accept()
+    for number in range(2):
+        if number:
+            client.send(get(url))
+        link.read_head()
+        link.send(ok(b"yes"))
+        assert client.read_answer().body == b"yes"
+    assert farm.counter("hashed") == 2
