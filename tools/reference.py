@@ -58,9 +58,9 @@ Made of the code's own tables by `python -m cachelb.tools.reference > docs/refer
 
 The file is TOML. A list of one may be written without brackets. Times end in `_s` (seconds), sizes in `_bytes`. An unknown option
 or a value that cannot be is refused; `cachelb check -c FILE` names every mistake, and prints all that is in effect. A reload
-(SIGHUP) takes over all but `[listen]`, `[admin] socket` and `socket_mode`, `[hostnet]`, `[intercept]` (where it does take over
-`non_http`), `[relay] workers`, `[index] keys` and `state`, and `[service] user`, `group` and `pid_file`: these need `cachelb upgrade`
-or a restart.
+(SIGHUP) takes over all but `[listen]`, `[admin] socket` and `socket_mode`, `[hostnet]`, `[intercept]` (of which it
+takes over `non_http`), `[relay] workers`, `[index] keys` and `state`, and `[service] user`, `group` and `pid_file`: these need
+`cachelb upgrade` or a restart.
 """
 METRICS = """\
 ## Metrics
