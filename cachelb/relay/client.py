@@ -46,7 +46,8 @@ class Client(End):
     """A client connection and its current exchange."""
 
     __slots__ = (
-        "begun", "deadline", "denied", "engine", "eof", "exchange", "general", "inbuf", "ip", "ip_bytes", "lingered", "state",
+        "begun", "deadline", "denied", "engine", "eof", "exchange", "inbuf", "ip", "ip_bytes", "lingered", "state",
+        "unusual",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, sock: socket.SocketType, ip: str, denied: bool) -> None:
@@ -55,7 +56,7 @@ class Client(End):
         self.ip = ip
         self.ip_bytes = ip.encode("ascii")
         self.denied = denied
-        self.general = denied or engine.spoofing.nodes  # none of its requests is a usual one
+        self.unusual = denied or engine.spoofing.nodes  # its requests do not go the short way
         self.inbuf = b""
         self.state = READING
         self.eof = False

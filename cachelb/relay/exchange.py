@@ -63,7 +63,7 @@ class Exchange(Answer):
         line, block = self.line, self.block
         self.begin()
         engine.farm[_REQUESTS] += 1
-        if not (line.plain and block.plain) or self.client.general or engine.draining:
+        if not (line.plain and block.plain) or self.client.unusual or engine.draining:
             self._start_general()
             return
         self.keep = CLOSE if block.fields.close else KEEP
