@@ -264,6 +264,8 @@ def _doubtful(config: Config) -> Iterator[str]:
     for address in config.listen.admin:
         if not ip_address(address.host).is_loopback and not config.admin.token_file:
             yield f"listen.admin is {address}, but there is no [admin] token_file: only loopback is answered"
+    if config.peers.directors and not config.admin.token_file:
+        yield "peers.directors is set, but there is no [admin] token_file: directors on other hosts may not ask each other"
     if all(node.state == "down" for node in config.node):
         yield "every node has the state down: the farm serves nothing"
     if config.timeouts.node_keep_alive_s >= _SQUID_KEEPS_S:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from cachelb import privileges
-from cachelb.capabilities import NET_ADMIN, NET_RAW, give_to_children, withhold_from_children
+from cachelb.capabilities import NET_ADMIN, NET_RAW, give_to_children, missing, withhold_from_children
 from cachelb.cluster.keeper import state_directory
 from cachelb.config import Config, load_with_warnings
 from cachelb.eventlog import setup
@@ -131,10 +131,16 @@ def _host(config: Config, before: Predecessor | None) -> Host | None:
 
 
 def _give_to_workers(config: Config) -> None:
-    """What workers need, and no more; systemd would give to all children what it gives to this process."""
+    """What workers need, and no more; systemd would give to all children what it gives to this process.
+
+    Raises:
+        HostError: This process does not have it.
+    """
     if os.geteuid() != 0:
         withhold_from_children(NET_ADMIN, NET_RAW)
         if config.intercept.spoof != "off":
+            if lacking := missing(NET_RAW):
+                raise HostError(f"{lacking} is missing: workers could not speak from clients' addresses ([intercept] spoof)")
             give_to_children(NET_RAW)
 
 

@@ -111,3 +111,19 @@ def test_without_the_capability_a_sentence_says_which_is_missing(bed: Bed, start
     assert "CAP_NET_ADMIN is missing" in director.log()
     assert "Traceback" not in director.log()
     assert bed.router.snapshot() == before
+
+
+@as_root
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_workers_that_could_not_spoof_are_not_started(bed: Bed, start: Start):
+    python = python_of_nobody()
+    before = bed.router.snapshot()
+    director = start('[intercept]\nlisten = "127.0.0.1:3129"\nspoof = "both"\n', ready=False)
+    open_to_nobody(director.config_path.parent)
+    given = "+net_admin"
+    as_nobody = ["setpriv", "--reuid=nobody", "--clear-groups", f"--inh-caps={given}", f"--ambient-caps={given}"]
+    director.command, director.environment = [*as_nobody, *python, "-m", "cachelb"], nobodys_environment()
+    with bed.router, pytest.raises(DirectorError):
+        director.start()
+    assert "CAP_NET_RAW is missing: workers could not speak from clients' addresses" in director.log()
+    assert bed.router.snapshot() == before

@@ -89,7 +89,7 @@ def test_by_default_the_world_may_not_use_it():
         ("[helth]\n" + NODE, "c.toml:1 helth: unknown key (did you mean health?)"),
         ("[nodes]\n" + NODE, "c.toml:1 nodes: unknown key (did you mean [[node]]?)"),
         ("workers = 2\n" + NODE, "c.toml:1 workers: unknown key (workers belongs into [relay])"),
-        ("[hash]\ninterval_s = 2\n" + NODE, "c.toml:2 hash.interval_s: unknown key (interval_s belongs into [health])"),
+        ("[hash]\nrise = 2\n" + NODE, "c.toml:2 hash.rise: unknown key (rise belongs into [health])"),
         ("[hash]\nzzz = 2\n" + NODE, "c.toml:2 hash.zzz: unknown key ([hash] has algorithm, key)"),
         ("[health]\ninterval = 2\n" + NODE, "c.toml:2 health.interval: unknown key (did you mean interval_s?)"),
         ("[[node]]\nhost = 'a'\n", 'c.toml:1 node[1].name: is missing (add name = "cache1")'),

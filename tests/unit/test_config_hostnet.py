@@ -4,7 +4,7 @@ import pytest
 
 from cachelb.config import Config, parse
 from cachelb.config_hostnet import VirtualAddress
-from cachelb.config_text import as_toml
+from cachelb.config_text import as_toml, warnings
 from cachelb.errors import ConfigError
 
 NODE = '[[node]]\nname = "a"\nhost = "10.0.0.11"\n'
@@ -53,3 +53,15 @@ def test_an_address_without_a_prefix_is_one_host_and_text_comes_back_as_it_was()
 )
 def test_what_cannot_be_is_refused_with_a_sentence(text: str, words: str):
     assert words in refused(text)
+
+
+def test_directors_that_may_not_ask_each_other_are_worth_a_warning():
+    config = config_of('[peers]\ndirectors = ["http://10.0.0.2:3180"]\n')
+    assert config.peers.directors == ("http://10.0.0.2:3180",)
+    assert any("no [admin] token_file" in text for text in warnings(config))
+    assert not any("peers" in text for text in warnings(config_of("")))
+
+
+@pytest.mark.parametrize("url", ["10.0.0.2:3180", "http://10.0.0.2", "ftp://a.test:1", "http://a b:3180", "http://a.test:0"])
+def test_a_director_is_asked_at_a_url(url: str):
+    assert "is not the URL of a director's admin listener" in refused(f'[peers]\ndirectors = ["{url}"]\n')

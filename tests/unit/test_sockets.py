@@ -115,7 +115,7 @@ def test_workers_share_where_no_more_sockets_are_to_be_had(places: Places, keep:
     """As of an address that only root could bind."""
     inherited = taken_over(places, 2, keep)
 
-    def refuse(address: Address, count: int) -> list[socket.socket]:
+    def refuse(address: Address, count: int, *, transparent: bool) -> list[socket.socket]:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("cachelb.sockets.open_shared", refuse)

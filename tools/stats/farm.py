@@ -23,6 +23,7 @@ BYPASSED = {
     "method": "they are neither GET nor HEAD",
     "rule": "a rule of [bypass] says so",
     "farm_dead": "no node was up",
+    "unverified": "they were intercepted, and their Host leads elsewhere",
     "upgrade": "they are tunnels or upgrades",
 }
 

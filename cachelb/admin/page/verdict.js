@@ -27,6 +27,7 @@ const BYPASS_CAUSES = {
   method: "methods other than GET and HEAD",
   rule: "a rule of [bypass]",
   farm_dead: "no node was up",
+  unverified: "intercepted, and their Host leads elsewhere",
   upgrade: "tunnels and upgrades",
 };
 
