@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cachelb import __version__, config_text, running
-from cachelb.affinity import command as affinity
+from cachelb.affinity import options as affinity
 from cachelb.config import load, load_with_warnings
 from cachelb.errors import CommandError, ConfigError
 from cachelb.explain import BadQuestionError, explain
@@ -122,6 +122,12 @@ def _demo(options: argparse.Namespace) -> int:
     return demo.run(once=options.once, nodes=options.nodes)
 
 
+def _affinity(options: argparse.Namespace) -> int:
+    from cachelb.affinity import command  # it loads the client of the admin API
+
+    return command.run(options)
+
+
 def _host(options: argparse.Namespace) -> int:
     from cachelb.hostnet import command  # it loads pyroute2
 
@@ -153,17 +159,11 @@ def parser() -> argparse.ArgumentParser:
     upgrade = _command(commands, "upgrade", "have the installed version take over from the one that runs", epilog=UPGRADE)
     upgrade.set_defaults(command=_upgrade)
 
-    asked = _command(commands, "explain", "say which node owns a URL, and why")
-    asked.add_argument("url", metavar="URL", help="as a client asks for it, such as http://www.example.com/a.png")
-    asked.add_argument("--method", default="GET", metavar="METHOD", help="of the request (GET)")
-    asked.add_argument(
-        "--header", "-H", action="append", default=[], metavar="'NAME: VALUE'", help="of the request; may be repeated"
-    )
-    asked.add_argument("--client", default="127.0.0.1", metavar="ADDRESS", help="who asks (127.0.0.1)")
-    asked.add_argument("--json", action="store_true", help="for programs")
-    asked.set_defaults(command=_explain)
+    _add_explain(_command(commands, "explain", "say which node owns a URL, and why"))
+    clients = _command(commands, "affinity", "list, count or flush the nodes that clients stay with")
+    affinity.add(clients)
+    clients.set_defaults(command=_affinity)
 
-    affinity.add(_command(commands, "affinity", "list, count or flush the nodes that clients stay with"))
     host = _command(commands, "host", "show, set or clear what the director sets on its host", config=False)
     add_host(host)
     host.set_defaults(command=_host)
@@ -184,6 +184,17 @@ def parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="as: cachelb completion bash > FILE")
     completion.set_defaults(command=_completion)
     return parser
+
+
+def _add_explain(asked: argparse.ArgumentParser) -> None:
+    asked.add_argument("url", metavar="URL", help="as a client asks for it, such as http://www.example.com/a.png")
+    asked.add_argument("--method", default="GET", metavar="METHOD", help="of the request (GET)")
+    asked.add_argument(
+        "--header", "-H", action="append", default=[], metavar="'NAME: VALUE'", help="of the request; may be repeated"
+    )
+    asked.add_argument("--client", default="127.0.0.1", metavar="ADDRESS", help="who asks (127.0.0.1)")
+    asked.add_argument("--json", action="store_true", help="for programs")
+    asked.set_defaults(command=_explain)
 
 
 def _command(

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cachelb.affinity.options import PAGE
 from cachelb.config import load
 from cachelb.errors import CommandError
 from cachelb.tools.stats.client import Admin, Bad, Down, Refused, read_token
@@ -18,21 +19,9 @@ from cachelb.tools.stats.client import Admin, Bad, Down, Refused, read_token
 if TYPE_CHECKING:
     from cachelb.config import Config
 
-PAGE = 1000  # templates in one answer
 TIMEOUT_S = 10.0  # flushing a million takes less than one
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Complete the parser of the command."""
-    parser.add_argument("what", choices=("list", "count", "flush"), help="templates, their number on each node, or forget them")
-    parser.add_argument("--group", default="", metavar="NAME", help="of [[affinity]] (all)")
-    parser.add_argument("--node", default="", metavar="NAME", help="only what leads to this node")
-    parser.add_argument("--client", default="", metavar="ADDRESS", help="only what this client has")
-    parser.add_argument("--limit", type=_count, default=PAGE, metavar="N", help=f"list so many at most ({PAGE})")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,9 +97,3 @@ def _counts(found: dict[str, Any], group: str, node: str) -> str:
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < len(text) < 9 or not int(text):
-        raise argparse.ArgumentTypeError(f"{text}: a whole number above 0")
-    return int(text)
