@@ -15,7 +15,7 @@ def test_filters_and_limits_are_read():
     assert (options.what, options.node, options.limit, options.client) == ("list", "a", 5, "")
 
 
-@pytest.mark.parametrize("words", ["affinity", "affinity go -c x", "affinity list --limit 0 -c x", "affinity list --limit x -c x"])
+@pytest.mark.parametrize("words", ["affinity", "affinity go -c x", "affinity list --limit 0 -c x", "affinity list --limit x"])
 def test_wrong_usage_ends_with_2(words: str):
     with pytest.raises(SystemExit) as info:
         main(words.split())
