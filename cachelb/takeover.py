@@ -272,15 +272,18 @@ class Predecessor:
         """Tell it that every worker accepts; return when this process is the director."""
         if self._writer is None:
             await self.listen()
-        assert self._writer is not None
-        self._writer.write(control.pack(READY))
+        self._say(READY)
         await self._go.wait()
 
     def tell(self, payload: bytes) -> None:
-        """Tell it of templates, if it is still there."""
+        """Tell it of templates."""
+        self._say(TOLD, payload)
+
+    def _say(self, kind: bytes, payload: bytes = b"") -> None:
+        """Without effect where it has ended meanwhile."""
         if self._writer is not None and not self._writer.is_closing():
             with contextlib.suppress(OSError):
-                self._writer.write(control.pack(TOLD, payload))
+                self._writer.write(control.pack(kind, payload))
 
     def unread(self) -> int:
         """How many bytes it has not read yet."""
