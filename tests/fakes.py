@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-PATIENCE_S = 10.0  # a loaded machine may need a second for what takes a millisecond
+PATIENCE_S = 25.0  # a loaded machine may need a second for what takes a millisecond
 STUCK_S = 0.25  # nothing moved for so long: as long as the slowest reaction that a test waits for, ten times over
 _RESET = struct.pack("ii", 1, 0)
 

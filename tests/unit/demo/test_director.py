@@ -18,7 +18,7 @@ from cachelb.demo.squid import wait_until
 GOOD = """\
 trap 'echo bye >&2; exit 0' TERM
 trap 'echo reloaded >&2' HUP
-echo listening, ready >&2
+echo ready: listening >&2
 while :; do sleep 0.01; done
 """
 
@@ -52,7 +52,7 @@ def test_it_is_ready_when_it_says_so_and_stops_with_its_exit_code(director: Call
 
 def test_an_earlier_runs_ready_does_not_count(director: Callable[[str], Director], monkeypatch: pytest.MonkeyPatch):
     subject = director("exec sleep 60")
-    subject.log_path.write_text("ready\n")
+    subject.log_path.write_text("ready: \n")
     monkeypatch.setattr(director_module, "START_TIMEOUT_S", 0.1)
     with pytest.raises(DirectorError, match="not ready after"):
         subject.start()
@@ -65,7 +65,7 @@ def test_a_director_that_ends_at_once_shows_its_log(director: Callable[[str], Di
 
 
 def test_one_that_does_not_stop_is_killed_and_reported(director: Callable[[str], Director]):
-    subject = director("trap '' TERM\necho ready >&2\nwhile :; do sleep 0.01; done")
+    subject = director("trap '' TERM\necho ready: now >&2\nwhile :; do sleep 0.01; done")
     subject.start()
     with pytest.raises(DirectorError, match="did not stop"):
         subject.stop(timeout_s=0.1)
@@ -73,7 +73,7 @@ def test_one_that_does_not_stop_is_killed_and_reported(director: Callable[[str],
 
 
 def test_a_signal_that_kills_it_is_its_exit_code(director: Callable[[str], Director]):
-    subject = director("echo ready >&2\nexec sleep 60")
+    subject = director("echo ready: now >&2\nexec sleep 60")
     subject.start()
     subject.signal(signal.SIGKILL)
     assert subject.stop() == -signal.SIGKILL
