@@ -54,7 +54,7 @@ def digests(config: Config) -> dict[str, str]:
             continue
         if isinstance(values, dict):
             values = {key: value for key, value in values.items() if key not in KEYS_OF_A_HOST.get(name, ())}
-        elif config.hash.algorithm == "ring" and values and all("name" in item for item in values):
+        elif name == "node" and config.hash.algorithm == "ring":
             values = sorted(values, key=lambda item: str(item["name"]))  # the order of nodes moves no key
         found[name] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
     return found
