@@ -140,6 +140,16 @@ def check(block: bytes) -> str:
     return "a body" if fields.chunked or fields.content_length > 0 else "no body"
 
 
+def is_session(lines: list[tuple[bytes, bytes]], wanted: bytes) -> bool:
+    """Whether credentials of some field with this name are for the connection: after a scheme comes a blank, or nothing."""
+    for name, value in lines:
+        *parts, last = (part.lstrip(b"\t ") for part in value.split(b","))
+        words = [re.split(rb"[\t ]", part)[0] for part in parts if re.search(rb"[\t ]", part)] + [re.split(rb"[\t ]", last)[0]]
+        if name == wanted and any(word.lower() in (b"ntlm", b"negotiate", b"kerberos") for word in words):
+            return True
+    return False
+
+
 def check_values(fields: RequestFields, lines: list[tuple[bytes, bytes]]) -> None:
     joined: dict[bytes, bytes] = {}
     for name, value in lines:
@@ -157,6 +167,7 @@ def check_values(fields: RequestFields, lines: list[tuple[bytes, bytes]]) -> Non
         "upgrade": joined.get(b"upgrade", b"") if b"upgrade" in options else b"",
         "expect_continue": b"expect" in joined,
         "authorization": b"authorization" in joined,
+        "session": is_session(lines, b"authorization") | is_session(lines, b"proxy-authorization") << 1,
         "no_store": b"no-store" in directives,
         "only_if_cached": b"only-if-cached" in directives,
         "max_forwards": int(joined.get(b"max-forwards", b"-1")),

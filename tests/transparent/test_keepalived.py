@@ -97,6 +97,7 @@ class Load:
         self._thread.join(10)
 
 
+@pytest.mark.alone
 def test_the_standby_takes_over_within_3_s_and_owns_the_same(lan: Lan, tmp_path: Path, leash: Leash):
     with lan["origin"]:
         origin = OriginProcess(lan["origin"].v4, 80)
