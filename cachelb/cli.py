@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         code = int(options.command(options))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where somebody has closed it
+            sys.stdout.flush()
     except ConfigError as exc:
         for problem in exc.problems:
             _complain(str(problem))

@@ -33,7 +33,8 @@ class Keepalived:
     def __init__(self, space: Space, directory: Path, director: Director, priority: int, leash: Leash) -> None:
         self.space = space
         text = (DOCS / "keepalived.conf").read_text()
-        check = f"{sys.executable} -m cachelb check --live -c {director.config_path}"
+        # Not Python itself: keepalived follows symbolic links, and the one at their end knows nothing of our environment.
+        check = f"{Path(sys.executable).with_name('cachelb')} check --live -c {director.config_path}"
         for mine, theirs in (
             ("/opt/cachelb/.venv/bin/cachelb check --live -c /etc/cachelb.toml", check),
             ("10.0.0.100/32", f"{VIRTUAL}/32"),
