@@ -10,6 +10,21 @@ from fakes import PATIENCE_S, FakeSquid, Peer
 from cachelb.wire.proxy_protocol import Ends
 
 
+def nodes_of_one_port(hosts: list[str], backlog: int, tries: int = 20) -> list[FakeSquid]:
+    """One on each host, all on a port that is free on all of them: a connection of another test may have it on one."""
+    nodes: list[FakeSquid] = []
+    try:
+        for host in hosts:
+            nodes.append(FakeSquid(host, nodes[0].port if nodes else 0, backlog))
+    except OSError:
+        for node in nodes:
+            node.stop()
+        if not tries:
+            raise
+        return nodes_of_one_port(hosts, backlog, tries - 1)
+    return nodes
+
+
 class TcpStage:
     """One service "svc" of a farm.  nodes: what is behind it; address: where it is called."""
 
@@ -18,10 +33,7 @@ class TcpStage:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address: tuple[str, int] = self.listener.getsockname()
         self.farm = make_farm(nodes, **(sections or {}))
-        self.nodes: list[FakeSquid] = []
-        for node in self.farm.nodes:
-            port = self.nodes[0].port if self.nodes else 0
-            self.nodes.append(FakeSquid(node.host, port, backlog))
+        self.nodes = nodes_of_one_port([node.host for node in self.farm.nodes], backlog)
         self.settings = {"name": "svc", "listen": ["{}:{}".format(*self.address)], "port": self.nodes[0].port, **settings}
         self.farm.apply(tcp=[self.settings])
         door = self.farm.engine.door
