@@ -12,6 +12,7 @@ from fakes_admin import with_supervisor
 from prometheus_client.parser import text_string_to_metric_families
 
 from cachelb.admin.metrics import CONTENT_TYPE, render
+from cachelb.admin.peers import Peer
 from cachelb.admin.status import Reader
 from cachelb.counters import AFFINITY, FARM_INDEX, FIRST_BYTE_TIME, NODE, NODE_INDEX, PEERS, TOTAL_TIME, node_offset, note_time
 from cachelb.errors import Reason
@@ -26,6 +27,7 @@ def rendered() -> str:
 
     async def test(supervisor: Supervisor) -> None:
         supervisor.workers = Workers([[], []], b"")
+        supervisor.peers.known["http://10.0.0.2:3180"] = Peer()
         for number, block in enumerate(supervisor.workers.blocks, 1):
             block[FARM_INDEX["requests"]] = number
             block[FARM_INDEX["bytes_out"]] = 2**40 + number

@@ -44,7 +44,7 @@ def test_it_is_ready_when_it_says_so_and_stops_with_its_exit_code(director: Call
     assert subject.is_running
     assert subject.log().startswith(f"-m cachelb run -c {subject.config_path}\n")
     subject.reload()
-    assert wait_until(lambda: "reloaded" in subject.log(), 5)
+    assert wait_until(lambda: "reloaded" in subject.log(), 30)
     assert subject.stop() == 0
     assert not subject.is_running
     assert subject.log().endswith("bye\n")
