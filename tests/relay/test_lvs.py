@@ -13,6 +13,8 @@ import pytest
 from fakes import Peer, get, post
 from fakes_affinity import Office
 
+pytestmark = pytest.mark.sources  # the stage looks into the engine
+
 Make = Callable[..., Any]
 
 PATIENT = {"keep_alive_s": 100_000.0, "node_keep_alive_s": 100_000.0}

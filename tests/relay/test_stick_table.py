@@ -24,7 +24,10 @@ from cachelb.demo.squid import free_port
 
 HAPROXY = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
-pytestmark = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed (Debian: apt-get install haproxy)")
+pytestmark = [
+    pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed (Debian: apt-get install haproxy)"),
+    pytest.mark.sources,  # the stage looks into the engine
+]
 
 PATIENT = {"keep_alive_s": 100_000.0}
 CONFIG = """\

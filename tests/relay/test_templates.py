@@ -14,6 +14,8 @@ from cachelb.control import NO_SLOT, Used
 from cachelb.relay import templates as module
 from cachelb.routing.template import packed
 
+pytestmark = pytest.mark.sources  # the stage looks into the engine
+
 Make = Callable[..., Any]
 
 SHOP = {"affinity": [{"name": "shop", "timeout_s": 300.0}], "rule": [{"affinity": "shop"}]}
