@@ -134,17 +134,21 @@ class Steering:
             client.held = {**(client.held or {}), group: templates.hold(group, client.ip)}
         targets = templates.known(group, client.ip, pool)
         if targets is None:
-            key = {"host": exchange.line.host, "client": client.ip_bytes}.get(action.scheduler, exchange.line.key)
-            done = exchange.wait_for_template()
+            done, key = exchange.wait_for_template(), self._key(exchange, rule)
             targets = templates.find(group, client.ip, pool, action.scheduler or "wlc", done, action.algorithm, key)
         return targets
 
     def targets(self, exchange: Ways, rule: Rule) -> tuple[Target, ...]:
         """Whom to ask, in order; empty where no node of the pool is in service."""
-        line, action = exchange.line, rule.action
+        action = rule.action
         pool = self.engine.fleet.pools[action.pool]
-        key = exchange.client.ip_bytes if action.scheduler == "client" else self.engine.planner.hashed(line, rule)
-        return self.choose(pool, action.scheduler, action.algorithm, key)
+        return self.choose(pool, action.scheduler, action.algorithm, self._key(exchange, rule))
+
+    def _key(self, exchange: Ways, rule: Rule) -> bytes:
+        """What a rule's scheduler hashes, if it does."""
+        if rule.action.scheduler == "client":
+            return exchange.client.ip_bytes
+        return self.engine.planner.hashed(exchange.line, rule)
 
     def choose(self, pool: Pool[Target], scheduler: str, algorithm: str, key: bytes) -> tuple[Target, ...]:
         """Up to TARGETS_MAX nodes of a pool by a scheduler, in the order to try; empty where none is in service.
