@@ -6,13 +6,13 @@ Left out: rules between keys (config_rules.py), what is done on the host (``host
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from cachelb.config_base import Addresses, Network, Port, Section
-from cachelb.config_values import BadValue, as_list, check_host, shown, text_of
+from cachelb.config_values import BadValue, as_list, check_host, is_address, shown, text_of
 
 _interface = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}", re.ASCII).fullmatch
 
@@ -35,7 +35,7 @@ def parse_virtual_address(value: object) -> VirtualAddress:
     text, example = text_of(value), 'write it like "10.0.0.100 dev eth0"'
     words = text.split()
     if len(words) != 3 or words[1] != "dev":
-        hint = f'write "{text} dev eth0"' if len(words) == 1 and _is_address(text.partition("/")[0]) else example
+        hint = f'write "{text} dev eth0"' if len(words) == 1 and is_address(text.partition("/")[0]) else example
         raise BadValue(f"{shown(value)} does not say an address and its interface", hint)
     try:
         found = ip_interface(words[0])
@@ -67,14 +67,6 @@ def check_interface(value: object) -> str:
     if not _interface(text):
         raise BadValue(f"{shown(value)} is not the name of a network interface", 'write it like "eth0"; see: ip link')
     return text
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 VirtualAddresses = Annotated[

@@ -36,7 +36,7 @@ def check(raw: Raw) -> list[Found]:
     Args:
         raw: As the TOML reader gave it.
     """
-    tables = {section: _tables(raw, section) for section in ("node", *_NAMED)}
+    tables = {section: tables_of(raw, section) for section in ("node", *_NAMED)}
     names = {section: list(_names(tables[section])) for section in tables}
     found: list[Found] = []
     for section in _NAMED:
@@ -50,7 +50,8 @@ def check(raw: Raw) -> list[Found]:
     return [*found, *_groups([*tables["rule"], *tables["tcp"]])]
 
 
-def _tables(raw: Raw, section: str) -> list[Table]:
+def tables_of(raw: Raw, section: str) -> list[Table]:
+    """Path and values of each table of a section that may be written several times."""
     items = raw.get(section, [])
     return [((section, i), item) for i, item in enumerate(items) if isinstance(item, dict)] if isinstance(items, list) else []
 

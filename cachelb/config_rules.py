@@ -16,7 +16,7 @@ from typing import Any
 
 from cachelb import config_tcp
 from cachelb.config_text import Found, Path
-from cachelb.config_values import Address, BadValue, as_list, check_host, parse_address, shown
+from cachelb.config_values import Address, BadValue, as_list, check_host, overlap, parse_address, shown
 from cachelb.counters import NODE_SLOTS
 
 Raw = Mapping[str, Any]
@@ -113,7 +113,7 @@ def _listeners(raw: Raw, defaults: Raw) -> list[tuple[Path, str, Address]]:
 def _overlaps(listeners: Sequence[tuple[Path, str, Address]]) -> Iterator[Found]:
     for number, (path, protocol, address) in enumerate(listeners):
         for other, other_protocol, taken in listeners[:number]:
-            if protocol == other_protocol and address.port == taken.port and _overlap(address.host, taken.host):
+            if protocol == other_protocol and address.port == taken.port and overlap(address.host, taken.host):
                 what = f"{address}, too" if address == taken else f"{taken}, which includes {address}"
                 if _is_wildcard(address.host) and address != taken:
                     what = f"{taken}, which {address} includes"
@@ -126,12 +126,6 @@ def _named(path: Path) -> str:
         assert isinstance(path[1], int)
         return f"node[{path[1] + 1}].store_log"
     return f"{path[0]}.{path[1]}"
-
-
-def _overlap(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    return (":" in one) == (":" in other) and (_is_wildcard(one) or _is_wildcard(other))
 
 
 def _is_wildcard(host: str) -> bool:
@@ -176,7 +170,7 @@ def _loops(tables: Sequence[tuple[Path, Raw]], listeners: Sequence[tuple[Path, s
             continue
         host, port = ("127.0.0.1" if place[0] == "localhost" else place[0]), place[1]
         for address in own:
-            if port == address.port and (host == address.host or (_is_loopback(host) and _overlap(host, address.host))):
+            if port == address.port and (host == address.host or (_is_loopback(host) and overlap(host, address.host))):
                 yield Found((*path, "host"), f"{host} port {port} is the director itself, which listens on {address}")
                 break
 

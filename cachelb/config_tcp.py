@@ -7,11 +7,11 @@ As in ``config_rules``, the raw tables are read, and values of a wrong kind are 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
 from typing import Any
 
+from cachelb.config_links import tables_of
 from cachelb.config_text import Found, Path
-from cachelb.config_values import Address, BadValue, PortRange, as_list, parse_listen, shown
+from cachelb.config_values import Address, BadValue, PortRange, as_list, overlap, parse_listen, shown
 
 Raw = Mapping[str, Any]
 Listeners = Sequence[tuple[Path, str, Address]]
@@ -24,7 +24,7 @@ def check(raw: Raw, listeners: Listeners) -> Iterator[Found]:
         raw: As the TOML reader gave it.
         listeners: Path, protocol and address of what else is listened on.
     """
-    services = _tables(raw, "tcp")
+    services = tables_of(raw, "tcp")
     for path, service in services:
         yield from _together(path, service)
     yield from _overlaps(services, listeners)
@@ -33,15 +33,8 @@ def check(raw: Raw, listeners: Listeners) -> Iterator[Found]:
 
 def gives_weight(raw: Raw) -> bool:
     """Whether some pool gives a node a weight of its own."""
-    weights = (pool.get("weights") for _, pool in _tables(raw, "pool"))
+    weights = (pool.get("weights") for _, pool in tables_of(raw, "pool"))
     return any(isinstance(of_pool, dict) and any(of_pool.values()) for of_pool in weights)
-
-
-def _tables(raw: Raw, section: str) -> list[tuple[Path, Raw]]:
-    tables = raw.get(section, [])
-    if not isinstance(tables, list):
-        return []
-    return [((section, i), table) for i, table in enumerate(tables) if isinstance(table, dict)]
 
 
 def _together(path: Path, service: Raw) -> Iterator[Found]:
@@ -72,17 +65,11 @@ def _overlaps(services: Sequence[tuple[Path, Raw]], listeners: Listeners) -> Ite
     ]
     for path, wanted in _ranges(services):
         for name, other in taken:
-            if wanted.first <= other.last and other.first <= wanted.last and _overlap(wanted.host, other.host):
+            if wanted.first <= other.last and other.first <= wanted.last and overlap(wanted.host, other.host):
                 yield Found(path, f"{wanted} overlaps with {name}: that listens on {other}")
                 break
         assert isinstance(path[1], int)
         taken.append((f"tcp[{path[1] + 1}]", wanted))
-
-
-def _overlap(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    return (":" in one) == (":" in other) and (ip_address(one).is_unspecified or ip_address(other).is_unspecified)
 
 
 def _same_nodes(raw: Raw, services: Sequence[tuple[Path, Raw]]) -> Iterator[Found]:
@@ -92,7 +79,7 @@ def _same_nodes(raw: Raw, services: Sequence[tuple[Path, Raw]]) -> Iterator[Foun
         port = service.get("port", 0)
         if not isinstance(port, int):
             continue
-        for _, node in _tables(raw, "node"):
+        for _, node in tables_of(raw, "node"):
             host = node.get("host")
             for where, wanted in ranges:
                 ports = (port, port) if port else (wanted.first, wanted.last)

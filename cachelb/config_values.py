@@ -90,7 +90,7 @@ def parse_address(value: object) -> Address:
     text = text_of(value)
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
-        hint = '"[::]:3128"' if ":" in text else f'"{text}:3128"' if _is_address(text) else '"127.0.0.1:3128"'
+        hint = '"[::]:3128"' if ":" in text else f'"{text}:3128"' if is_address(text) else '"127.0.0.1:3128"'
         raise BadValue(f"{shown(value)} is not an address with a port", f"write it like {hint}")
     number = _port(port, value)
     if host in ("", "*"):
@@ -108,7 +108,7 @@ def parse_address(value: object) -> Address:
 def parse_server(value: object) -> str:
     """A name server: "address" or "address:port" (53 if not given)."""
     text = text_of(value)
-    if _is_address(text):
+    if is_address(text):
         return str(Address(str(ip_address(text)), 53))
     try:
         address = parse_address(text)
@@ -170,7 +170,7 @@ def check_host(value: object) -> str:
     if "/" in text:
         raise BadValue(f"{shown(value)} is not a host", "write it without scheme and path")
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if _is_address(bare):
+    if is_address(bare):
         address = ip_address(bare)
         if address.is_unspecified or address.is_multicast or bare == "255.255.255.255":
             raise BadValue(f"{shown(value)} is not the address of one host")
@@ -336,7 +336,15 @@ def _rule(value: object, compiled: Callable[[str], object]) -> str:
     return text
 
 
-def _is_address(text: str) -> bool:
+def overlap(one: str, other: str) -> bool:
+    """Whether one of two addresses that are listened on includes the other."""
+    if one == other:
+        return True
+    return (":" in one) == (":" in other) and (ip_address(one).is_unspecified or ip_address(other).is_unspecified)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address, without a zone."""
     try:
         ip_address(text)
     except ValueError:

@@ -291,6 +291,12 @@ def _added(rows: list[list[int]], width: int) -> list[int]:
     return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * width
 
 
+def under_way(block: memoryview, slot: int) -> int:
+    """Requests of one worker that a node has begun and not ended; below 0 where the block is just being written."""
+    start = node_offset(slot)
+    return int(block[start + NODE_INDEX["requests"]]) - int(block[start + NODE_INDEX["ended"]])
+
+
 def read_farm(blocks: list[memoryview]) -> dict[str, int]:
     """The farm's counters over the workers' blocks, by name."""
     return {counter.name: value for counter, value in zip(FARM, farm_values(blocks), strict=True)}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from cachelb import control
-from cachelb.counters import NODE_INDEX, node_offset
+from cachelb.counters import under_way
 
 if TYPE_CHECKING:
     from cachelb.config import Config
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 TELL_S = 0.2
 BUSY = frozenset(("lc", "wlc"))
-
-_REQUESTS, _ENDED = NODE_INDEX["requests"], NODE_INDEX["ended"]
 
 
 def are_wanted(config: Config) -> bool:
@@ -33,9 +31,7 @@ def elsewhere(blocks: list[memoryview], slots: Iterable[int]) -> list[dict[int, 
     """For each worker, how many requests the others have under way, by slot; without those that are 0."""
     told: list[dict[int, int]] = [{} for _ in blocks]
     for slot in slots:
-        at = node_offset(slot)
-        # Signed: a worker is in the middle of writing its block now and then.
-        own = [int(block[at + _REQUESTS]) - int(block[at + _ENDED]) for block in blocks]
+        own = [under_way(block, slot) for block in blocks]
         total = sum(own)
         for number, mine in enumerate(own):
             if total > mine:

@@ -13,7 +13,22 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
+from cachelb.errors import CachelbError
+
 CHECKSUM_BYTES = 16
+
+
+class StateError(CachelbError):
+    """The state cannot be saved or read: what the operating system said about the file."""
+
+
+class BadState(StateError):
+    """The saved file is not one that can be used; nothing of it is."""
+
+
+def cannot(verb: str, path: Path, exc: OSError) -> str:
+    """The text of a StateError."""
+    return f"cannot {verb} {path}: {exc.strerror or exc}"
 
 
 class StateFile:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cachelb.affinity.saved import FILE_NAME, StateError, load, save, save_aside
+from cachelb.affinity.saved import FILE_NAME, load, save, save_aside
+from cachelb.statefile import StateError
 
 if TYPE_CHECKING:
     from cachelb.affinity.register import Register

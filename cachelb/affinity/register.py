@@ -23,7 +23,7 @@ from cachelb.affinity.assign import Assigner
 from cachelb.affinity.templates import NOBODY, SHARDS, Shelf, Template, Templates
 from cachelb.control import NO_SLOT, Find, Found, Used
 from cachelb.cookiekey import CookieKey
-from cachelb.counters import AFFINITY, NODE_INDEX, node_offset
+from cachelb.counters import AFFINITY, under_way
 from cachelb.routing.template import group_of, is_home_again
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ log = logging.getLogger("cachelb.affinity")
 
 SWEEP_S = 1.0  # for one look at all templates whether they are too old, a shard at a time
 LOADS_S = 0.1  # how long what was read of the workers' counters is good: reading those of 1,000 nodes takes a millisecond
-
-_REQUESTS, _ENDED = NODE_INDEX["requests"], NODE_INDEX["ended"]
 
 
 class Register:
@@ -197,10 +195,8 @@ class Register:
             self._loads_at = now
         load = self._loads.get(slot)
         if load is None:
-            at = node_offset(slot)
             blocks = self.workers.blocks if self.workers is not None else []
-            # Signed: a worker is in the middle of writing its block now and then.
-            load = self._loads[slot] = sum([int(block[at + _REQUESTS]) - int(block[at + _ENDED]) for block in blocks])
+            load = self._loads[slot] = sum([under_way(block, slot) for block in blocks])
         return load
 
     # -- what goes

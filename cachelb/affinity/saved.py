@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cachelb.affinity.templates import NOBODY, SHARDS, Template, Templates
-from cachelb.errors import CachelbError
 from cachelb.routing.template import Group
-from cachelb.statefile import CHECKSUM_BYTES, StateFile
+from cachelb.statefile import CHECKSUM_BYTES, BadState, StateError, StateFile, cannot
 
 FILE_NAME = "templates"
 VERSION = 1
@@ -41,14 +40,6 @@ _RECORD = struct.Struct("<16sIHH")
 _MAPPED = bytes(10) + b"\xff\xff"
 _NOBODY = 0xFFFF
 _STEP = 1024  # records: half a millisecond
-
-
-class StateError(CachelbError):
-    """The state cannot be saved or read: what the operating system said about the file."""
-
-
-class BadState(StateError):
-    """The saved file is not one that can be used; nothing of it is."""
 
 
 class _Header(NamedTuple):
@@ -129,7 +120,7 @@ def save(directory: Path, templates: Templates, names: Mapping[int, str], now: f
             file.abandon()
             raise
     except OSError as exc:
-        raise StateError(_cannot("save", directory, exc)) from exc
+        raise StateError(cannot("save", directory / FILE_NAME, exc)) from exc
 
 
 async def save_aside(directory: Path, templates: Templates, names: Mapping[int, str], now: float, wall: float) -> None:
@@ -154,7 +145,7 @@ async def save_aside(directory: Path, templates: Templates, names: Mapping[int, 
             file.abandon()
             raise
     except OSError as exc:
-        raise StateError(_cannot("save", directory, exc)) from exc
+        raise StateError(cannot("save", directory / FILE_NAME, exc)) from exc
 
 
 def load(directory: Path, templates: Templates, nodes: Mapping[str, int], now: float, wall: float) -> int:
@@ -174,7 +165,7 @@ def load(directory: Path, templates: Templates, nodes: Mapping[str, int], now: f
     except FileNotFoundError:
         return 0
     except OSError as exc:
-        raise StateError(_cannot("read", directory, exc)) from exc
+        raise StateError(cannot("read", directory / FILE_NAME, exc)) from exc
     try:
         return parse_state(data, templates, nodes, now, wall)
     except BadState as exc:
@@ -248,7 +239,3 @@ def _parse_tail(data: bytes) -> tuple[list[tuple[str, int, int, int]], list[str]
         if not isinstance(name, str) or any(type(number) is not int or number < 0 for number in (v4, v6, count)):
             raise BadState("a group is not as it should be")
     return groups, names
-
-
-def _cannot(verb: str, directory: Path, exc: OSError) -> str:
-    return f"cannot {verb} {directory / FILE_NAME}: {exc.strerror or exc}"

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cachelb.snapshot import NodeView
+from cachelb.statefile import StateError
 
 from .holdings import Holdings
-from .saved import FILE_NAME, StateError, load, save, save_aside
+from .saved import FILE_NAME, load, save, save_aside
 
 if TYPE_CHECKING:
     from cachelb.config import IndexConfig

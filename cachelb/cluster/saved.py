@@ -31,8 +31,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import CachelbError
-from ..statefile import CHECKSUM_BYTES, StateFile
+from ..statefile import CHECKSUM_BYTES, BadState, StateError, StateFile, cannot
 from .holdings import BUCKETS, KEYS_LIMIT, RECORD, SLOTS, Holdings
 
 FILE_NAME = "holdings"
@@ -46,14 +45,6 @@ _HEADER = struct.Struct("<16sHHIQIQ4x16s")
 _COUNTS = struct.Struct(f"<{BUCKETS}I")
 # 5 million keys: 20,000 records, 0.4 MB; one step takes 0.4 ms (2026-11).
 _STEP = 1024
-
-
-class StateError(CachelbError):
-    """The state cannot be saved or read: what the operating system said about the file."""
-
-
-class BadState(StateError):
-    """The saved file is not one that can be used; nothing of it is."""
 
 
 class _Header(NamedTuple):
@@ -132,7 +123,7 @@ def save(directory: Path, holdings: Holdings, names: Mapping[int, str], now: int
             writer.abandon()
             raise
     except OSError as exc:
-        raise StateError(_cannot("save", directory, exc)) from exc
+        raise StateError(cannot("save", directory / FILE_NAME, exc)) from exc
 
 
 async def save_aside(directory: Path, holdings: Holdings, names: Mapping[int, str], now: int) -> None:
@@ -152,7 +143,7 @@ async def save_aside(directory: Path, holdings: Holdings, names: Mapping[int, st
             writer.abandon()
             raise
     except OSError as exc:
-        raise StateError(_cannot("save", directory, exc)) from exc
+        raise StateError(cannot("save", directory / FILE_NAME, exc)) from exc
 
 
 async def _in_thread(step: Callable[..., None], *arguments: object) -> None:
@@ -183,7 +174,7 @@ def load(directory: Path, nodes: Mapping[str, int], keys_limit: int = KEYS_LIMIT
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise StateError(_cannot("read", directory, exc)) from exc
+        raise StateError(cannot("read", directory / FILE_NAME, exc)) from exc
     try:
         return parse_state(data, nodes, keys_limit)
     except BadState as exc:
@@ -250,7 +241,3 @@ def _sealed(header: _Header, body: bytes) -> bytes:
 
 def _checksum(header: _Header, body: bytes) -> bytes:
     return blake2b(header._replace(checksum=bytes(CHECKSUM_BYTES)).pack() + body, digest_size=CHECKSUM_BYTES).digest()
-
-
-def _cannot(verb: str, directory: Path, exc: OSError) -> str:
-    return f"cannot {verb} {directory / FILE_NAME}: {exc.strerror or exc}"

@@ -16,7 +16,8 @@ from mutate import EDGES, chance_of, kind, mutate
 from cachelb.cluster import holdings as table
 from cachelb.cluster import saved
 from cachelb.cluster.holdings import Holdings, Source, mask_of
-from cachelb.cluster.saved import FILE_NAME, BadState, parse_state, save
+from cachelb.cluster.saved import FILE_NAME, parse_state, save
+from cachelb.statefile import BadState
 
 BUCKETS = 1024  # a multiple of the steps in which buckets are taken
 table.BUCKETS = saved.BUCKETS = BUCKETS  # type: ignore[misc,attr-defined]

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from cachelb import statefile
-from cachelb.affinity.saved import FILE_NAME, BadState, StateError, load, parse_state, save, save_aside
+from cachelb.affinity.saved import FILE_NAME, load, parse_state, save, save_aside
 from cachelb.affinity.templates import NOBODY, SHARDS, Template, Templates
 from cachelb.routing.template import Group, packed
+from cachelb.statefile import BadState, StateError
 
 NOW, WALL = 5000.0, 1_795_000_000.0
 SLOTS = {"a": 0, "b": 1, "c": 2}

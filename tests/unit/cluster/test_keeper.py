@@ -12,9 +12,10 @@ import pytest
 from cachelb.cluster import keeper as module
 from cachelb.cluster.holdings import Holdings, Source
 from cachelb.cluster.keeper import BAD_NAME, LOCK_NAME, Keeper, Legacy, state_directory
-from cachelb.cluster.saved import FILE_NAME, StateError
+from cachelb.cluster.saved import FILE_NAME
 from cachelb.config import IndexConfig
 from cachelb.snapshot import NodeView
+from cachelb.statefile import StateError
 
 NOW = 1_800_000_000
 LATER = NOW + 3600

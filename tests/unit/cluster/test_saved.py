@@ -14,7 +14,8 @@ import pytest
 from cachelb import statefile
 from cachelb.cluster import saved
 from cachelb.cluster.holdings import BUCKETS, Holding, Holdings, Source, mask_of
-from cachelb.cluster.saved import FILE_NAME, BadState, StateError, load, parse_state, save, save_aside
+from cachelb.cluster.saved import FILE_NAME, load, parse_state, save, save_aside
+from cachelb.statefile import BadState, StateError
 
 NOW = 1_800_000_000
 LATER = NOW + 3600
