@@ -10,6 +10,7 @@ Left out: which Squids there are and where (``farm``), and their configuration (
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import shutil
@@ -27,6 +28,9 @@ from .leash import Leash
 START_TIMEOUT_S = 20.0  # measured 0.05-0.35 s; the margin is for a busy machine
 _ICP_QUERY, _ICP_HIT, _ICP_VERSION = 1, 2, 2
 _ICP_HEADER = struct.Struct(">BBHIIII")  # RFC 2186 section 2; the query's payload: 4 bytes of address, URL, NUL
+_PORTS = range(10_000, 30_000)  # below those that the kernel gives to outgoing connections
+_ports = itertools.cycle(_PORTS)
+next(itertools.islice(_ports, os.getpid() * 997 % len(_PORTS), None))  # two processes at once start apart
 
 _SHARED_FILES = ("cf__metadata.shm", "cf__queues.shm", "cf__readers.shm")  # what a killed Squid leaves in /dev/shm
 
@@ -266,8 +270,11 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, step_s: float = 
 
 
 def free_port(host: str, kind: socket.SocketKind = socket.SOCK_STREAM, preferred: int = 0) -> int:
-    """A port nobody listens on at `host`: `preferred` if that is free, else any."""
-    for port in (preferred, 0):
+    """A port nobody listens on at `host`: `preferred` if that is free, else one that no call has named before.
+
+    Not one that the kernel chooses: until it is bound, an outgoing connection, or the next call, might get it, too.
+    """
+    for port in itertools.chain([preferred] if preferred else [], itertools.islice(_ports, len(_PORTS))):
         with socket.socket(socket.AF_INET, kind) as sock:
             if kind == socket.SOCK_STREAM:  # old connections may linger at a free port; for UDP it would mean sharing
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -275,5 +282,6 @@ def free_port(host: str, kind: socket.SocketKind = socket.SOCK_STREAM, preferred
                 sock.bind((host, port))
             except OSError:
                 continue
-            return int(sock.getsockname()[1])
+            return port
     raise SquidError(f"no free port at {host}")
+

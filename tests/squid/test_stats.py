@@ -55,6 +55,7 @@ def test_from_well_to_sick_to_drained_to_down(director: LiveDirector):
     for i in range(30):
         director.ask(f"page{i}")
     wait_until(lambda: director.status()["farm"]["requests"] >= 30)
+    wait_until(lambda: "nothing was measured so far" not in stats(director).stdout, "no second of it was seen")
     shown = stats(director)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith("✔ all well")

@@ -6,16 +6,12 @@ import socket
 import pytest
 
 from cachelb.config_values import Address
+from cachelb.demo.squid import free_port
 from cachelb.listen import CannotListenError, host_names, open_listeners
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
 def test_workers_share_an_address():
-    listeners = open_listeners(Address("127.0.0.1", free_port()), 3)
+    listeners = open_listeners(Address("127.0.0.1", free_port("127.0.0.1")), 3)
     try:
         assert len({sock.getsockname() for sock in listeners}) == 1
         assert len(listeners) == 3
@@ -34,7 +30,7 @@ def test_a_port_in_use_is_said_in_a_sentence():
 
 
 def test_a_port_that_another_director_shares_is_in_use_too():
-    address = Address("127.0.0.1", free_port())
+    address = Address("127.0.0.1", free_port("127.0.0.1"))
     first = open_listeners(address, 2)
     try:
         with pytest.raises(CannotListenError, match="another program uses it"):
@@ -58,7 +54,7 @@ def test_a_failure_leaves_no_socket_behind():
 
 def test_ipv6_does_not_take_the_ipv4_port():
     try:
-        listeners = open_listeners(Address("::1", free_port()), 1)
+        listeners = open_listeners(Address("::1", free_port("127.0.0.1")), 1)
     except CannotListenError:
         pytest.skip("no IPv6 here")
     with listeners[0]:
@@ -68,7 +64,7 @@ def test_ipv6_does_not_take_the_ipv4_port():
 
 
 def test_sockets_do_not_leak_into_programs_that_are_started():
-    listeners = open_listeners(Address("127.0.0.1", free_port()), 1)
+    listeners = open_listeners(Address("127.0.0.1", free_port("127.0.0.1")), 1)
     with listeners[0]:
         assert not listeners[0].get_inheritable()
 

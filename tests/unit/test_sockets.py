@@ -11,23 +11,18 @@ from contextlib import ExitStack
 import pytest
 
 from cachelb.config import Address, Config
+from cachelb.demo.squid import free_port
 from cachelb.listen import CannotListenError
 from cachelb.sockets import Sockets
 from icp.service import bind
-
-
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Places:
     """A configuration that listens everywhere, on free ports."""
 
     def __init__(self) -> None:
-        self.http, self.admin = (Address("127.0.0.1", free_port()) for _ in range(2))
-        self.icp, self.own = (Address("127.0.0.1", free_port(socket.SOCK_DGRAM)) for _ in range(2))
+        self.http, self.admin = (Address("127.0.0.1", free_port("127.0.0.1")) for _ in range(2))
+        self.icp, self.own = (Address("127.0.0.1", free_port("127.0.0.1", socket.SOCK_DGRAM)) for _ in range(2))
 
     @property
     def config(self) -> Config:
