@@ -8,7 +8,10 @@ Entries that are large count as several: peers choose what is remembered, and mu
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -18,9 +21,9 @@ V = TypeVar("V")
 _PLACES: Final = 1 << 16
 
 
-def _trace(key: Hashable) -> tuple[int, int]:
-    """Where the offer of a key is noted, and by which tag."""
-    number = hash(key)
+def _trace(key: Hashable) -> tuple[i64, i64]:
+    """Where the offer of a key is noted, and by which tag.  A hash is no small integer: by machine words this is cheap."""
+    number: i64 = hash(key)
     return number & (_PLACES - 1), (number >> 16 & 0x7F) + 1
 
 
