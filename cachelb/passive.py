@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cachelb.workers import Workers
 
 PASSIVE_S = 0.2  # how often: the workers' own tick
+_CONNECT_FAILURES, _RESETS, _RESPONSES = (NODE_INDEX[name] for name in ("connect_failures", "resets", "responses"))
 
 
 class Passive:
@@ -49,8 +50,8 @@ class Passive:
 def passive_totals(blocks: list[memoryview], slot: int) -> tuple[int, int]:
     """What traffic has said about a node so far: failures that the node caused, and answers."""
     start = node_offset(slot)
-
-    def total(name: str) -> int:
-        return sum(block[start + NODE_INDEX[name]] for block in blocks)
-
-    return total("connect_failures") + total("resets"), total("responses")
+    failures = answers = 0
+    for block in blocks:
+        failures += block[start + _CONNECT_FAILURES] + block[start + _RESETS]
+        answers += block[start + _RESPONSES]
+    return failures, answers

@@ -136,7 +136,7 @@ def in_flight(values: Values) -> int:
 
 
 def _less(new: Values, old: Values) -> list[int]:
-    return [max(0, a - b) for a, b in zip(new, old, strict=True)]
+    return [a - b if a > b else 0 for a, b in zip(new, old, strict=True)]
 
 
 def _ratio(hits: int, misses: int) -> float | None:

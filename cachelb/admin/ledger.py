@@ -42,11 +42,15 @@ class Ledger:
     def __init__(self) -> None:
         self._minutes: deque[Minute] = deque(maxlen=HOUR_MINUTES + 1)
 
+    def is_due(self, at: float) -> bool:
+        """Whether ``note`` wants the Minute of this moment: the last is so old, or is of a clock that was put back."""
+        return not self._minutes or not 0.0 <= at - self._minutes[-1].at < MINUTE_S
+
     def note(self, minute: Minute) -> None:
         """At least once a minute; what comes sooner is passed over."""
-        if self._minutes and minute.at < self._minutes[-1].at:
-            self._minutes.clear()  # the clock was put back
-        if not self._minutes or minute.at - self._minutes[-1].at >= MINUTE_S:
+        if self.is_due(minute.at):
+            if self._minutes and minute.at < self._minutes[-1].at:
+                self._minutes.clear()
             self._minutes.append(minute)
 
     def before(self, now: Minute, minutes: int) -> Minute:

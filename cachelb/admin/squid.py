@@ -56,7 +56,8 @@ class Manager:
 
     def take(self) -> None:
         """Once a second."""
-        self.ledger.note(self._now())
+        if self.ledger.is_due(time.time()):
+            self.ledger.note(self._now())
 
     def _blocks(self) -> list[memoryview]:
         return self.supervisor.workers.blocks if self.supervisor.workers is not None else []

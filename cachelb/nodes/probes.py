@@ -222,8 +222,9 @@ class Prober:
         now = self._clock()
         if changes := self._health.tick(now):
             self._on_change(changes)
-        targets = self._targets()
-        for name in self._health.due(now):
+        due = self._health.due(now)
+        targets = self._targets() if due else {}
+        for name in due:
             if name in targets:
                 task = asyncio.ensure_future(self._probe(name, Place(*targets[name])))
                 task.add_done_callback(partial(self._given_up, name))
