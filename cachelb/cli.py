@@ -17,8 +17,9 @@ from cachelb import __version__, config_text, running
 from cachelb.affinity import options as affinity
 from cachelb.config import load, load_with_warnings
 from cachelb.errors import CommandError, ConfigError
-from cachelb.explain import BadQuestionError, explain
+from cachelb.explain import explain
 from cachelb.explain_text import render
+from cachelb.explained import BadQuestionError
 from cachelb.hostnet.options import add_host
 from cachelb.listen import host_names
 from cachelb.running import RunningError
@@ -89,8 +90,10 @@ def _check(options: argparse.Namespace) -> int:
         for problem in problems:
             _complain(problem)
         return 1 if problems else 0
+    from cachelb import cookiekey  # it loads the index
+
     print(config_text.as_toml(config))
-    for warning in warnings:
+    for warning in [*warnings, *filter(None, [cookiekey.trouble(config)])]:
         _complain(f"warning: {warning}")
     print(f"# OK: {config_text.summary(config)}")
     return 0
@@ -188,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_explain(asked: argparse.ArgumentParser) -> None:
-    asked.add_argument("url", metavar="URL", help="as a client asks for it, such as http://www.example.com/a.png")
+    asked.add_argument("url", metavar="URL", help="as a client asks for it; or where it connects to: tcp://ADDRESS:PORT, tls://NAME:PORT")
     asked.add_argument("--method", default="GET", metavar="METHOD", help="of the request (GET)")
     asked.add_argument(
         "--header", "-H", action="append", default=[], metavar="'NAME: VALUE'", help="of the request; may be repeated"

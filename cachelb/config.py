@@ -222,6 +222,7 @@ class NodeConfig(Section):
     probe: Literal["http", "connect"] = "http"  # what shows that it lives: an answer, or, where it speaks no HTTP, a connection
     probe_port: Annotated[int, Field(ge=0, le=65535)] = 0  # where that is looked for; 0: its HTTP port
     store_log: Addresses = ()  # udp; an own place for its store log, where several nodes have one address
+    send_proxy: Literal["", "v1", "v2"] = ""  # its HTTP port is told who the client is: the PROXY protocol
     weight: Annotated[float, Field(ge=0, le=256, allow_inf_nan=False)] = 1.0  # its part of the URLs; 0: none
     state: Literal["up", "drain", "down"] = "up"  # drain: takes no new keys unless it is the last
 

@@ -47,7 +47,18 @@ def check(raw: Raw) -> list[Found]:
         found += [*_links(table, names), *_actions(table), *_prefixes(table)]
     for table in tables["tcp"]:
         found += _links(table, names)
+    found += _told_twice(raw, tables["node"])
     return [*found, *_groups([*tables["rule"], *tables["tcp"]])]
+
+
+def _told_twice(raw: Raw, nodes: Iterable[Table]) -> Iterator[Found]:
+    """Nodes that are told of the client by a header and see it as well."""
+    intercept = raw.get("intercept")
+    if isinstance(intercept, dict) and intercept.get("spoof") in ("nodes", "both"):
+        for path, node in nodes:
+            if node.get("send_proxy"):
+                text = "cannot be with [intercept] spoof, by which nodes see the client already"
+                yield Found((*path, "send_proxy"), text, 'leave one of them out; spoof = "origin" is about origins only')
 
 
 def tables_of(raw: Raw, section: str) -> list[Table]:
@@ -197,7 +208,7 @@ def _pool_name(name: str) -> str:
 
 def doubts(config: Config) -> list[Found]:
     """What is worth a warning between these sections."""
-    return [*useless(config), *_unused(config), *_idle_pools(config), *_keys(config)]
+    return [*useless(config), *_unused(config), *_idle_pools(config), *_cookies(config), *_keys(config)]
 
 
 def _unused(config: Config) -> Iterator[Found]:
@@ -223,6 +234,13 @@ def _idle_pools(config: Config) -> Iterator[Found]:
     for place, pool in enumerate(config.pool):
         if all(states.get(name) == "down" for name in pool.nodes):
             yield Found(("pool", place), f"every node of pool {pool.name} has the state down: nobody serves it")
+
+
+def _cookies(config: Config) -> Iterator[Found]:
+    for place, cookie in enumerate(config.cookie):
+        if cookie.same_site == "None" and not cookie.secure:
+            text = "is None, which browsers take only of cookies that are secure: they throw this one away"
+            yield Found(("cookie", place, "same_site"), text, "add secure = true, and end TLS before the director")
 
 
 def _keys(config: Config) -> Iterator[Found]:

@@ -64,6 +64,17 @@ class CookieKey:
             log.warning("%s", text)
 
 
+def trouble(config: Config) -> str:
+    """What is wrong with the file that a configuration names, in a sentence; "" if nothing is, or there is none."""
+    path = config.service.cookie_secret_file
+    if config.cookie and path:
+        try:
+            read_secret(Path(path))
+        except (OSError, ValueError) as exc:
+            return f"[service] cookie_secret_file: {exc}; until that is mended, cookies are good until the director ends"
+    return ""
+
+
 def read_secret(path: Path) -> str:
     """The secret in a file, without white space around it.
 

@@ -9,106 +9,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from cachelb.errors import BadRequest, Reason
+from cachelb.explain_tcp import explain_service, is_connection
+from cachelb.explained import CHOSEN, BadQuestionError, Explanation, NodeLine, States, node_lines, pools_of, state_of
 from cachelb.http.framing import request_body
 from cachelb.http.head import Limits, scan_request
 from cachelb.relay.plan import OWNERS, BlockPlan, LinePlan, Planner, plan_settings
 from cachelb.routing.classify import Kind, Verdict
 from cachelb.routing.guard import is_within
-from cachelb.routing.pool import Pool, Tables, make_pools
-from cachelb.routing.ring import Member
-from cachelb.routing.route import NodeState, admission, pick
+from cachelb.routing.pool import Pool
+from cachelb.routing.route import pick
 from cachelb.routing.rules import Rule, first_that_takes
 
 if TYPE_CHECKING:
     from cachelb.config import Config
 
 _BY_KEY = frozenset(("", "url", "carp", "host", "client"))  # schedulers that hash something
-# How the others choose, in words.
-_CHOSEN = {
-    "rr": "in turn",
-    "wrr": "in turn by its weight",
-    "lc": "whoever has the fewest requests under way",
-    "wlc": "whoever has the fewest requests under way for its weight",
-    **dict.fromkeys(("url", "carp", "host"), "by its key"),
-    "client": "by the client's address",
-}
+_CHOSEN = CHOSEN | dict.fromkeys(("url", "carp", "host"), "by its key") | {"client": "by the client's address"}
 
 _authority = re.compile(r"[^:/?#]+://(?:[^/?#]*@)?([^/?#]*)").match
 _control = re.compile(r"[\x00-\x1f\x7f]").search
-
-
-class BadQuestionError(ValueError):
-    """The question cannot be asked; one sentence says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeLine:
-    """One node as the key sees it.
-
-    place: in the key's failover order, from 1; 0 for a node without weight, which is never asked.
-    share: the part of all URLs that is meant to be its own, 0 to 1.
-    tried: its turn if the request goes to the key's owners, from 1; 0 if it would not be asked.
-    """
-
-    place: int
-    name: str
-    host: str
-    port: int
-    state: str
-    weight: float
-    share: float
-    tried: int
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What would happen to a request.
-
-    key: the canonical URL, which is hashed; hash: that, in hex; fraction: by which a returning node takes keys back.
-    table: the fingerprint of the nodes: equal on directors that agree on every owner.
-    kind: hash, bypass, tunnel, local, purge or refuse; why: the rule, or what is wrong.
-    rule: the operator's own under which it falls; rule_in: "rule" for [[rule]], "bypass" for [bypass], "" for none.
-    pool, scheduler, affinity, cookies: that a [[rule]] says, the scheduler in force.
-    template: the node that the client has in the affinity group; "" if it has none there, or that is not known.
-    reason, status: how it ends if it is refused; reason is "" and status 0 if not.
-    owner: the node that has the key when all are up; "" where there is none.
-    goes: where the request goes, as a sentence; to: the nodes that are asked, in order.
-    sent: the head that they, or the origin, are sent.
-    """
-
-    method: str
-    url: str
-    client: str
-    kind: str
-    why: str
-    goes: str
-    reason: str = ""
-    status: int = 0
-    rule: str = ""
-    rule_in: str = ""
-    pool: str = ""
-    scheduler: str = ""
-    affinity: str = ""
-    cookies: tuple[str, ...] = ()
-    template: str = ""
-    key: str = ""
-    algorithm: str = ""
-    table: str = ""
-    hash: str = ""
-    fraction: float = 0.0
-    owner: str = ""
-    to: tuple[str, ...] = ()
-    sent: str = ""
-    nodes: tuple[NodeLine, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def explain(
@@ -117,7 +40,7 @@ def explain(
     method: str = "GET",
     headers: Sequence[str] = (),
     client: str = "127.0.0.1",
-    states: Mapping[str, tuple[NodeState, float]] | None = None,
+    states: States | None = None,
     host_names: Iterable[str] = (),
     taught: Callable[[bytes, bytes], str | None] = lambda key, segment: None,
     followed: Callable[[str, str], str] = lambda group, client: "",
@@ -125,7 +48,8 @@ def explain(
     """Say what would happen to a request.
 
     Args:
-        url: As a client asks for it; a path needs a Host among ``headers``; CONNECT takes host:port.
+        url: As a client asks for it; a path needs a Host among ``headers``; CONNECT takes host:port.  A connection to a TCP
+            service is asked about as "tcp://ADDRESS:PORT", where it goes to, or "tls://NAME:PORT".
         headers: Fields as "Name: value".
         client: Its IP address.
         states: Per node, its state and the part of its keys that it takes while it returns; default: as configured.
@@ -141,6 +65,8 @@ def explain(
     except ValueError as exc:
         raise BadQuestionError(f"{client!r} is not the IP address of a client") from exc
     states = states or {}
+    if is_connection(url):
+        return explain_service(config, url, client, states, followed)
     asked = {"method": method, "url": url, "client": client}
     question = _Question(config, asked, states, planner_of(config, states, host_names), taught, followed)
     data = _head(method, url, headers)
@@ -180,13 +106,11 @@ def _head(method: str, url: str, headers: Iterable[str]) -> bytes:
     return "".join(line + "\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
 
 
-def planner_of(config: Config, states: Mapping[str, tuple[NodeState, float]], host_names: Iterable[str] = ()) -> Planner[str]:
+def planner_of(config: Config, states: States, host_names: Iterable[str] = ()) -> Planner[str]:
     """A planner like the relay's, with the nodes' names for targets."""
-    members = [Member(node.name, node.weight) for node in config.node]
-    admits = [admission(*states.get(node.name, (node.state, 1.0))) for node in config.node]
-    names = [member.name for member in members]
-    pools = make_pools(config.pool, config.hash.algorithm, Tables(), members, names, admits)
-    return Planner(plan_settings(config, host_names), pools[""].table(), names, admits, pools)
+    pools = pools_of(config, states)
+    farm = pools[""]
+    return Planner(plan_settings(config, host_names), farm.table(), farm.targets, farm.admits, pools)
 
 
 class _Question:
@@ -196,7 +120,7 @@ class _Question:
         self,
         config: Config,
         asked: dict[str, Any],
-        states: Mapping[str, tuple[NodeState, float]],
+        states: States,
         planner: Planner[str],
         taught: Callable[[bytes, bytes], str | None],
         followed: Callable[[str, str], str],
@@ -318,14 +242,12 @@ class _Question:
     def _instead(self, first: str, owner: str) -> str:
         if first == owner:
             return ", its owner"
-        state, share = self._state(owner)
+        state, share = state_of(self.config, self.states, owner)
         slowly = f"returns slowly (it takes {share:.0%} of its keys)" if state == "up" else f"is {state}"
         return f", because its owner {owner} {slowly}"
 
-    def _state(self, name: str) -> tuple[NodeState, float]:
-        if name in self.states:
-            return self.states[name]
-        return next(node.state for node in self.config.node if node.name == name), 1.0
+    def _lines(self, pool: Pool[str], order: Sequence[int], turns: Mapping[int, int]) -> tuple[NodeLine, ...]:
+        return node_lines(self.config, self.states, pool, order, turns)
 
     def _in_service(self) -> tuple[str, ...]:
         """As the relay has it: those that drain only where there is no other."""
@@ -342,7 +264,7 @@ class _Question:
         is_keyed = action is None or (action.scheduler in _BY_KEY and not (action.affinity or action.cookies))
         if table is None or not is_keyed:
             nothing = dict.fromkeys(("hash", "table", "algorithm", "owner"), "")
-            return {"key": _text(line.key), "fraction": 0.0, "nodes": self._node_lines(pool, [], {}), **nothing}
+            return {"key": _text(line.key), "fraction": 0.0, "nodes": self._lines(pool, [], {}), **nothing}
         order = table.owners(key, len(pool.members))
         fraction = table.fraction(key)
         turns = {index: turn for turn, index in enumerate(pick(order, pool.admits, fraction)[:OWNERS], 1)}
@@ -353,23 +275,8 @@ class _Question:
             "hash": f"{table.place(key):08x}",
             "fraction": fraction,
             "owner": pool.targets[order[0]] if order else "",
-            "nodes": self._node_lines(pool, order, turns),
+            "nodes": self._lines(pool, order, turns),
         }
-
-    def _node_lines(self, pool: Pool[str], order: Sequence[int], turns: Mapping[int, int]) -> tuple[NodeLine, ...]:
-        """All nodes of a pool, those in front that a key asks first."""
-        places = {index: place for place, index in enumerate(order, 1)}
-        total = sum(member.weight for member in pool.members)
-        nodes = {node.name: node for node in self.config.node}
-        lines = []
-        for index in [*order, *(i for i in range(len(pool.members)) if i not in places)]:
-            name, weight = pool.members[index]
-            node = nodes[name]
-            share = weight / total if total else 0.0
-            state = self._state(name)[0]
-            place, turn = places.get(index, 0), turns.get(index, 0)
-            lines.append(NodeLine(place, name, node.host, node.http_port, state, weight, share, turn))
-        return tuple(lines)
 
 
 def _text(data: bytes) -> str:

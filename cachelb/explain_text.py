@@ -8,14 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cachelb.explain import Explanation
+    from cachelb.explained import Explanation
 
 SHOWN_NODES = 16  # as JSON there are all
+_SECTIONS = {"rule": "[[rule]]", "bypass": "[bypass]", "tcp": "[[tcp]]"}
 
 
 def render(found: Explanation) -> str:
     """An Explanation for people."""
-    rows = [("request", f"{found.method} {found.url}"), ("client", found.client)]
+    asked = ("request", f"{found.method} {found.url}") if found.method else ("connects", found.url)
+    rows = [asked, ("client", found.client)]
     if found.key:
         rows.append(("key", found.key))
     if found.hash:
@@ -24,15 +26,15 @@ def render(found: Explanation) -> str:
         rows.append(("owner", found.owner))
     rows.append(("kind", f"{found.kind}: {found.why}" if found.why else found.kind))
     if found.rule:
-        rows.append(("rule", f"{found.rule} of {'[[rule]]' if found.rule_in == 'rule' else '[bypass]'}"))
-    if found.rule_in == "rule":
+        rows.append(("rule", f"{found.rule} of {_SECTIONS[found.rule_in]}"))
+    if found.rule_in in ("rule", "tcp"):
         rows += [("pool", found.pool or "the whole farm"), ("by", found.scheduler)]
     if found.affinity:
         rows.append(("group", f"{found.affinity}: {found.template or 'this client has no template there'}"))
     if found.cookies:
         rows.append(("cookies", ", ".join(found.cookies)))
     if found.reason:
-        rows.append(("reason", f"{found.reason} ({found.status})"))
+        rows.append(("reason", f"{found.reason} ({found.status})" if found.status else found.reason))
     rows.append(("goes", found.goes))
     text = "".join(f"{name:<9}{_printable(value)}\n" for name, value in rows)
     if found.nodes:

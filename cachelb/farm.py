@@ -14,6 +14,7 @@ from cachelb.nodes.names import literal
 from cachelb.nodes.probes import Place
 from cachelb.routing.route import NodeState
 from cachelb.snapshot import NodeView
+from cachelb.wire.proxy_protocol import own_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +82,8 @@ class Farm:
         places = {}
         for name in self.watched():
             node = self.nodes[name]
-            places[name] = Place(self.addresses[name], node.probe_port or node.http_port, node.probe == "connect")
+            first = b"" if node.probe_port else own_header(node.send_proxy)
+            places[name] = Place(self.addresses[name], node.probe_port or node.http_port, node.probe == "connect", first)
         return places
 
     def views(self, health: Mapping[str, NodeHealth]) -> tuple[NodeView, ...]:
@@ -98,7 +100,8 @@ class Farm:
                 elif known is not None:
                     share = known.share
             icp_port = node.icp_port if node.probe == "http" else 0  # who speaks no HTTP is no cache
-            views.append(NodeView(name, self.slots[name], where, node.http_port, float(node.weight), state, share, icp_port))
+            place = (self.slots[name], where, node.http_port)
+            views.append(NodeView(name, *place, float(node.weight), state, share, icp_port, node.send_proxy))
         return tuple(views)
 
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cachelb.onecache")
 
 SWEEP_S = 0.1  # between two slices of collecting what went stale, of 0.7 ms each (holdings.expire)
+QUIET_SWEEP_S = 1.0  # the same while there is little: all of it is looked at in about a minute
+LITTLE = 100_000  # records
 
 
 class OneCache:
@@ -141,7 +143,7 @@ class OneCache:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(SWEEP_S if self.index.holdings.count() > LITTLE else QUIET_SWEEP_S)
             self.index.holdings.expire(int(time.time()))
             for answerer in (self.icp, self.htcp):
                 if answerer.problem is not None:

@@ -26,6 +26,7 @@ class NodeView:
     weight: its share of the ring relative to the others; state: up, drain, down or dead.
     share: the part of its own keys that it takes, 0 to 1: below 1 while it returns slowly.
     icp_port: where it answers ICP; 0: it does not.
+    send_proxy: the version of the PROXY protocol that its HTTP port expects, "v1" or "v2"; "": none.
     """
 
     name: str
@@ -36,6 +37,7 @@ class NodeView:
     state: NodeState
     share: float = 1.0
     icp_port: int = 0
+    send_proxy: str = ""
 
 
 _NODE_FIELDS = [field.name for field in fields(NodeView)]

@@ -78,6 +78,7 @@ async def fetch_digest(
     if_modified_since: str = "",
     limit_bytes: int = BODY_LIMIT_BYTES,
     timeout_s: float = 10.0,
+    first: bytes = b"",
 ) -> Fetched | Literal[Outcome.NOT_MODIFIED, Outcome.NOT_READY]:
     """Ask a node for its digest.
 
@@ -88,6 +89,7 @@ async def fetch_digest(
         if_modified_since: The ``last_modified`` of the digest that is there already.
         limit_bytes: The longest body that is accepted, control block included.
         timeout_s: For everything together.
+        first: What the connection begins with, a PROXY header.
 
     Raises:
         FetchError: No connection, no answer in time, another status, a malformed head, a missing, repeated, wrong or
@@ -97,7 +99,7 @@ async def fetch_digest(
     request = _request(place, path, if_modified_since)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _exchange(host, port, request, bool(if_modified_since), limit_bytes)
+            return await _exchange(host, port, first + request, bool(if_modified_since), limit_bytes)
     except TimeoutError:
         raise FetchError(f"{place}: no complete answer within {timeout_s:g} s") from None
     except FetchError as problem:

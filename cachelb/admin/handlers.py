@@ -20,7 +20,8 @@ from cachelb.admin.problems import ProblemError
 from cachelb.admin.status import Reader
 from cachelb.admin.stream import Streams
 from cachelb.affinity import listing
-from cachelb.explain import BadQuestionError, explain
+from cachelb.explain import explain
+from cachelb.explained import BadQuestionError
 from cachelb.listen import host_names
 from cachelb.routing.classify import DIGEST_PATH
 from cachelb.routing.template import packed

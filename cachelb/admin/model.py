@@ -252,21 +252,21 @@ class ExplainNode(Document):
 
 
 class Explanation(Document):
-    """What would happen to a request now, and why."""
+    """What would happen to a request, or to a connection to a TCP service, now, and why."""
 
-    method: str
+    method: str = Field(description='"" for a connection')
     url: str
     client: str
-    kind: Literal["hash", "bypass", "tunnel", "local", "purge", "refuse"]
+    kind: Literal["hash", "bypass", "tunnel", "local", "purge", "refuse", "tcp"]
     why: str
     goes: str = Field(description="as a sentence")
     reason: str
     status: int
-    rule: str = Field(description="the operator's own under which it falls")
-    rule_in: Literal["", "bypass", "rule"] = Field(description="where that is written: [bypass] or [[rule]]")
-    pool: str = Field(description='of a [[rule]]; "": the whole farm')
-    scheduler: str = Field(description="of a [[rule]], the one in force")
-    affinity: str = Field(description="of a [[rule]]: its group")
+    rule: str = Field(description="the operator's own under which it falls, or the service")
+    rule_in: Literal["", "bypass", "rule", "tcp"] = Field(description="where that is written: [bypass], [[rule]] or [[tcp]]")
+    pool: str = Field(description='of a [[rule]] or [[tcp]]; "": the whole farm')
+    scheduler: str = Field(description="of a [[rule]] or [[tcp]], the one in force")
+    affinity: str = Field(description="of a [[rule]] or [[tcp]]: its group")
     cookies: list[str] = Field(description="of a [[rule]]")
     template: str = Field(description="the node that the client has in the group; empty if none")
     key: str

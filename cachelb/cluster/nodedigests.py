@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cachelb.snapshot import NodeView
+from cachelb.wire.proxy_protocol import own_header
 from digest import (
     CONTROL_BYTES,
     MASK_LIMIT_BYTES,
@@ -302,7 +303,12 @@ class NodeDigests:
                 wall = self._index.clock()
                 try:
                     return await fetch_digest(
-                        place, view.port, if_modified_since=since, limit_bytes=limit_bytes, timeout_s=TIMEOUT_S
+                        place,
+                        view.port,
+                        if_modified_since=since,
+                        limit_bytes=limit_bytes,
+                        timeout_s=TIMEOUT_S,
+                        first=own_header(view.send_proxy),
                     ), wall
                 except FetchError as exc:
                     problem = exc

@@ -32,6 +32,7 @@ from cachelb.errors import BadRequest
 from cachelb.http.grammar import FIELD
 from cachelb.http.url import parse_absolute
 from cachelb.nodes.purges import NoAnswer, PurgeLines
+from cachelb.wire.proxy_protocol import own_header
 from digest import store_key
 from icp import BadUrl
 
@@ -71,12 +72,20 @@ class _Told(NamedTuple):
     problem: str
 
 
+def _reached_by(view: NodeView) -> tuple[object, ...]:
+    return view.addresses, view.port, view.send_proxy
+
+
+def _lines(view: NodeView) -> PurgeLines:
+    return PurgeLines(view.addresses, view.port, own_header(view.send_proxy))
+
+
 class _Node:
     """One node.  repeating: what tells it of its backlog.  unanswered: PURGEs in a row."""
 
     def __init__(self, view: NodeView) -> None:
         self.view = view
-        self.lines = PurgeLines(view.addresses, view.port)
+        self.lines = _lines(view)
         self.repeating: asyncio.Task[None] | None = None
         self.unanswered = 0
         self.quiet_until: dict[str, float] = {}
@@ -121,9 +130,9 @@ class Purger:
             was_live = node is not None and node.is_live
             if node is None:
                 node = _Node(view)
-            elif (node.view.addresses, node.view.port) != (view.addresses, view.port):
+            elif _reached_by(node.view) != _reached_by(view):
                 node.lines.close()
-                node.lines = PurgeLines(view.addresses, view.port)
+                node.lines = _lines(view)
             node.view = view
             self._nodes[view.slot] = node
             if node.is_live and not was_live:

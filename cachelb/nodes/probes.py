@@ -58,17 +58,21 @@ class ProbeResult(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a node is probed: its address, or several, and a port.  connect: that it takes a connection is enough."""
+    """Where a node is probed: its address, or several, and a port.
+
+    connect: that it takes a connection is enough.  first: what a connection begins with, a PROXY header.
+    """
 
     addresses: str | Sequence[str]
     port: int
     connect: bool = False
+    first: bytes = b""
 
 
-async def probe(address: str, port: int, timeout_s: float, *, connect: bool = False) -> ProbeResult:
+async def probe(address: str, port: int, timeout_s: float, *, connect: bool = False, first: bytes = b"") -> ProbeResult:
     """Send one request to the HTTP port at `address` (an IP literal) and wait for a status line, `timeout_s` in all.
 
-    connect: do no more than connect.
+    connect: do no more than connect.  first: sent before the request.
     """
     started = time.monotonic()
     connected = False
@@ -83,7 +87,7 @@ async def probe(address: str, port: int, timeout_s: float, *, connect: bool = Fa
             if connect:
                 return result(True, "connected")
             connected = True
-            writer.write(REQUEST)
+            writer.write(first + REQUEST)
             return result(*_judge(await _first_line(reader)))
     except TimeoutError:
         # This process was stopped or starved: the answer may have been there long ago.
@@ -143,27 +147,29 @@ _WORDS = {
 }
 
 
-async def probe_any(addresses: Sequence[str], port: int, timeout_s: float, *, connect: bool = False) -> ProbeResult:
+async def probe_any(
+    addresses: Sequence[str], port: int, timeout_s: float, *, connect: bool = False, first: bytes = b""
+) -> ProbeResult:
     """Probe the first few of a node's addresses at once: the first that lives decides, else the first result does."""
     if not addresses:
         return ProbeResult(False, "its name has no address", 0.0)
+    ask = partial(probe, port=port, timeout_s=timeout_s, connect=connect, first=first)
     if len(addresses) == 1:
-        return await probe(addresses[0], port, timeout_s, connect=connect)
-    few = addresses[:ADDRESSES_PROBED]
-    tasks = [asyncio.ensure_future(probe(address, port, timeout_s, connect=connect)) for address in few]
-    first: ProbeResult | None = None
+        return await ask(addresses[0])
+    tasks = [asyncio.ensure_future(ask(address)) for address in addresses[:ADDRESSES_PROBED]]
+    earliest: ProbeResult | None = None
     try:
         for future in asyncio.as_completed(tasks):
             outcome = await future
             if outcome.ok:
                 return outcome
-            if first is None or first.ours:
-                first = outcome
+            if earliest is None or earliest.ours:
+                earliest = outcome
     finally:
         for task in tasks:
             task.cancel()
-    assert first is not None
-    return first
+    assert earliest is not None
+    return earliest
 
 
 Targets = Callable[[], Mapping[str, Place | tuple[str | Sequence[str], int]]]
@@ -246,7 +252,7 @@ class Prober:
     async def _probe(self, name: str, place: Place) -> None:
         addresses = (place.addresses,) if isinstance(place.addresses, str) else place.addresses
         async with self._free:
-            outcome = await probe_any(addresses, place.port, self.timeout_s, connect=place.connect)
+            outcome = await probe_any(addresses, place.port, self.timeout_s, connect=place.connect, first=place.first)
         now = self._clock()
         if outcome.ours:
             self._health.skip_probe(name, now)

@@ -32,11 +32,15 @@ class NoAnswer(CachelbError):
 
 
 class PurgeLines:
-    """The connections for PURGE to the node at `addresses` (IP literals in the order to try) and `port`."""
+    """The connections for PURGE to the node at `addresses` (IP literals in the order to try) and `port`.
 
-    def __init__(self, addresses: Sequence[str], port: int) -> None:
+    first: what each of them begins with, a PROXY header.
+    """
+
+    def __init__(self, addresses: Sequence[str], port: int, first: bytes = b"") -> None:
         self.addresses = tuple(addresses)
         self.port = port
+        self._first = first
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._idle: list[_Line] = []
         self._sweeping: asyncio.TimerHandle | None = None
@@ -91,7 +95,9 @@ class PurgeLines:
         problem = OSError("it has no address")
         for address in self.addresses[:ADDRESSES_TRIED]:
             try:
-                made = await asyncio.get_running_loop().create_connection(lambda: _Line(self._lost), address, self.port)
+                made = await asyncio.get_running_loop().create_connection(
+                    lambda: _Line(self._lost, self._first), address, self.port
+                )
                 return made[1]
             except OSError as exc:
                 problem = exc
@@ -116,7 +122,8 @@ class _Line(asyncio.Protocol):
     is_fit: the last answer leaves it usable.  idle_since: the loop's time.
     """
 
-    def __init__(self, lost: Callable[[_Line], None]) -> None:
+    def __init__(self, lost: Callable[[_Line], None], first: bytes) -> None:
+        self._first = first
         self.is_fit = False
         self.idle_since = 0.0
         self._lost = lost
@@ -140,6 +147,8 @@ class _Line(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        if self._first:
+            self._transport.write(self._first)
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():  # said unasked, or behind an answer

@@ -34,6 +34,7 @@ from cachelb.relay.upstream import (
     Target,
     open_link,
 )
+from cachelb.wire.proxy_protocol import make
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,6 +200,12 @@ class Attempts:
         note_time(link.target.counts, CONNECT_TIME, self.engine.clock() - self.connect_began)
         if not link.target.is_node:
             self.engine.count("direct_connects")
+        if link.target.send_proxy:
+            try:
+                link.send(make(link.target.send_proxy, self.client.ends()), more=True)
+            except OSError:
+                self.link_lost(link)
+                return
         self.send_head(link)
 
     def send_head(self, link: Link) -> None:

@@ -20,6 +20,7 @@ from cachelb.relay.attempts import IDLE
 from cachelb.relay.bodies import CLOSE
 from cachelb.relay.ends import End
 from cachelb.relay.exchange import Exchange
+from cachelb.relay.guests import ends_of
 from cachelb.relay.plan import NO_FIELDS, BlockPlan, LinePlan
 from cachelb.relay.upstream import Target
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cachelb.relay.pinning import Pin
     from cachelb.relay.pump import Pump
     from cachelb.relay.templates import Entry
+    from cachelb.wire.proxy_protocol import Ends
 
 READING: Final = 0
 BUSY: Final = 1
@@ -45,11 +47,11 @@ UNKNOWN_BLOCK = BlockPlan(b"", NO_FIELDS)
 
 
 class Client(End):
-    """A client connection and its current exchange."""
+    """A client connection and its current exchange.  told: its ends, where a proxy before us may have said them."""
 
     __slots__ = (
         "begun", "deadline", "denied", "engine", "eof", "exchange", "held", "inbuf", "ip", "ip_bytes", "lingered", "pin", "state",
-        "unusual",
+        "told", "unusual",
     )  # fmt: skip
 
     def __init__(self, engine: Engine, sock: socket.SocketType, ip: str, denied: bool) -> None:
@@ -60,6 +62,7 @@ class Client(End):
         self.denied = denied
         self.held: dict[str, Entry] | None = None  # templates that do not expire while it lives, by group
         self.unusual = denied or engine.spoofing.nodes  # its requests do not go the short way
+        self.told: Ends | None = None
         self.pin: Pin | None = None  # the connection that its credentials were sent on
         self.inbuf = b""
         self.state = READING
@@ -307,6 +310,13 @@ class Client(End):
         except OSError:
             return b"", 0
         return host.removeprefix("::ffff:").partition("%")[0].encode("ascii"), port
+
+    def ends(self) -> Ends | None:
+        """Whose connection it is, and where to, as nodes are told; None when it has gone."""
+        try:
+            return self.told or ends_of(self.sock, self.sock.getpeername())
+        except OSError:
+            return None
 
     def abort(self) -> None:
         """Close at once with a reset, so that a cut answer cannot be taken for a whole one."""

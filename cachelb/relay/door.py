@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
     from cachelb.relay.services import Receiver
     from cachelb.relay.upstream import Target
+    from cachelb.wire.proxy_protocol import Ends
 
 ACCEPTS: Final = 64  # connections taken at one go, so that a burst does not keep answers waiting
 KNOWN_MAX: Final = 10_000  # addresses whose permission is remembered
@@ -156,8 +157,8 @@ class Door:
                 sock.close()
         self.burst = min(2 * most, ACCEPTS)
 
-    def admit(self, sock: SocketType, ip: str, intercepted: bool = False) -> None:
-        """Let an HTTP client in, or tell it why not.  intercepted: the kernel has brought it here."""
+    def admit(self, sock: SocketType, ip: str, intercepted: bool = False, ends: Ends | None = None) -> None:
+        """Let an HTTP client in, or tell it why not.  intercepted: the kernel has brought it here.  ends: see ``Client``."""
         sock.setblocking(False)
         if ip.startswith("::ffff:"):
             ip = ip[7:]
@@ -171,6 +172,7 @@ class Door:
         else:
             make = Intercepted if intercepted else Client
             client = make(self.engine, sock, ip, not self.may_come(ip))
+            client.told = ends
             self.engine.farm[_INTERCEPTED] += intercepted
             self._per_client[ip] = count + 1
             self.clients.add(client)

@@ -97,7 +97,7 @@ class Fleet:
 
     def _target(self, known: Target | None, view: NodeView) -> Target:
         if known is None or known.slot != view.slot:
-            target = Target(view.name, view.addresses, view.port, view.slot)
+            target = _made(view)
             start = node_offset(view.slot)
             left = self._leaving.get(view.slot)
             if left is not None and left.name == view.name:
@@ -105,11 +105,12 @@ class Fleet:
             else:
                 target.counts = list(self.block[start : start + len(target.counts)])  # a restarted worker counts on
             return target
-        if known.port == view.port and set(known.addresses) <= set(view.addresses):
+        is_same = (known.port, known.send_proxy) == (view.port, view.send_proxy)
+        if is_same and set(known.addresses) <= set(view.addresses):
             known.addresses = view.addresses
             return known
-        # It has moved.  Connections to where it was must not be kept, also those that are in use.
-        moved = Target(view.name, view.addresses, view.port, view.slot)
+        # It has moved, or wants to be greeted otherwise.  Connections of before must not be kept, also those that are in use.
+        moved = _made(view)
         moved.counts, moved.tally = known.counts, known.tally
         moved.state = known.state
         return moved
@@ -146,3 +147,9 @@ class Fleet:
         """Close every kept connection."""
         for target in self.targets:
             target.close_idle()
+
+
+def _made(view: NodeView) -> Target:
+    target = Target(view.name, view.addresses, view.port, view.slot)
+    target.send_proxy = view.send_proxy
+    return target

@@ -26,6 +26,16 @@ RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: close() sends 
 Arrive = Callable[[SocketType, Ends], None]
 
 
+def ends_of(sock: SocketType, address: tuple[str, int]) -> Ends:
+    """The ends of a connection that nobody has said anything about; ``address``: of its peer.  Raises OSError: it has none."""
+    here = sock.getsockname()
+    return Ends(_plain(address[0]), address[1], _plain(here[0]), here[1])
+
+
+def _plain(ip: str) -> str:
+    return ip.removeprefix("::ffff:").partition("%")[0]
+
+
 class Guest(End):
     """One of them.  deadline: when ``expired`` is called, on the engine's clock."""
 

@@ -18,10 +18,10 @@ from cachelb.config_values import parse_listen
 from cachelb.errors import Reason
 from cachelb.relay.attempts import TARGETS_MAX
 from cachelb.relay.callers import Caller
-from cachelb.relay.guests import Proxied
+from cachelb.relay.guests import Proxied, ends_of
 from cachelb.relay.sessions import Session, Sessions, key_of
 from cachelb.routing.guard import is_within
-from cachelb.wire.proxy_protocol import Ends
+from cachelb.routing.pool import pool_by_name
 
 if TYPE_CHECKING:
     from cachelb.config import Config
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cachelb.relay.upstream import Target
     from cachelb.routing.pool import Pool
     from cachelb.wire.client_hello import Hello
+    from cachelb.wire.proxy_protocol import Ends
 
 Targets = tuple["Target", ...]
 Chosen = Callable[[Targets], None]
@@ -58,16 +59,7 @@ class Service:
 
     def pool_for(self, name: bytes) -> str:
         """The pool for a TLS client that asks for ``name``; b"": for none."""
-        if not self.pools or not name:
-            return self.settings.pool
-        host = name.decode("ascii").rstrip(".")
-        found = self.pools.get(host)
-        host = "." + host
-        while found is None and host:
-            found = self.pools.get(host)
-            dot = host.find(".", 1)
-            host = host[dot:] if dot > 0 else ""
-        return self.settings.pool if found is None else found
+        return pool_by_name(self.pools, name.decode("ascii"), self.settings.pool)
 
 
 class Services:
@@ -100,8 +92,7 @@ class Services:
 
     def _receive(self, service: Service | None, sock: SocketType, address: tuple[str, int]) -> None:
         """Take a connection: a trusted proxy's has a header first."""
-        here = sock.getsockname()
-        ends = Ends(_plain(address[0]), address[1], _plain(here[0]), here[1])
+        ends = ends_of(sock, address)
         arrive = partial(self._arrive, service)
         door = self.engine.door
         if not is_within(ends.source, self._config.listen.proxy_protocol):
@@ -117,7 +108,7 @@ class Services:
         """It is known whose a connection is."""
         door = self.engine.door
         if service is None:
-            door.admit(sock, ends.source)
+            door.admit(sock, ends.source, ends=ends)
             return
         self.engine.count("tcp_connections")
         reason = door.refusal(ends.source)
@@ -189,7 +180,3 @@ class Services:
         """Take over what was learned here or by another worker."""
         for session in sessions:
             self.sessions.learn(session, self.engine.now)
-
-
-def _plain(ip: str) -> str:
-    return ip.removeprefix("::ffff:").partition("%")[0]

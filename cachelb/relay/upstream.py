@@ -94,14 +94,15 @@ class Target:
         is_node: False for an origin; slot: the place of a node's counters.
         addresses: IP literals to try in order; port: where to connect.
         idle: kept connections, the oldest first; idle_max: how many are kept at most.
-        source: the client's address, from which it is connected to; "": ours (spoofing.py).  unused_since: of such a Target.
+        client: whose requests alone it is for, by address; "": everybody's (spoofing.py).  unused_since: of such a Target.
+        source: the address that it is connected to from; "": ours.  send_proxy: the version of the PROXY protocol it expects.
         counts: the counters of ``counters.NODE``, in that order, and the histograms; tally: what is added to them.
         elsewhere: requests under way with other workers, half a second old at most; kept up to date where a scheduler asks.
     """
 
     __slots__ = (
-        "addresses", "counts", "elsewhere", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port", "slot",
-        "source", "state", "tally", "unused_since",
+        "addresses", "client", "counts", "elsewhere", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port",
+        "send_proxy", "slot", "source", "state", "tally", "unused_since",
     )  # fmt: skip
 
     def __init__(self, name: str, addresses: Sequence[str], port: int, slot: int = -1, hierarchy: str = "CARP") -> None:
@@ -118,7 +119,9 @@ class Target:
         self.counts = [0] * ROW_WIDTH
         self.tally = Tally()
         self.elsewhere = 0
+        self.client = ""
         self.source = ""
+        self.send_proxy = ""
         self.unused_since = 0.0
 
     def under_way(self) -> int:

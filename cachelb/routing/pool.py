@@ -8,7 +8,7 @@ Left out: schedulers that need more than the key (schedule.py), which request go
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from cachelb.routing.ring import Member
@@ -89,6 +89,20 @@ class Pool(Generic[T]):
         if table is None:
             return ()
         return tuple(self.targets[i] for i in live_owners(table, key, self.admits, count))
+
+
+def pool_by_name(pools: Mapping[str, str], name: str, default: str) -> str:
+    """The pool for a TLS client that asks for ``name``; "": for none.  pools: by names and ".suffixes" in lower case."""
+    if not pools or not name:
+        return default
+    host = name.rstrip(".")
+    found = pools.get(host)
+    host = "." + host
+    while found is None and host:
+        found = pools.get(host)
+        dot = host.find(".", 1)
+        host = host[dot:] if dot > 0 else ""
+    return default if found is None else found
 
 
 def make_pools(

@@ -9,7 +9,7 @@ A header is the first thing on a connection::
 know: then the addresses of the connection itself are the true ones.  TLVs are passed over; a checksum among them is not checked,
 for TCP has one.
 
-Source: HAProxy's doc/proxy-protocol.txt, 2.8.  Left out: reading from a socket (``relay.proxied``), Unix sockets' paths.
+Source: HAProxy's doc/proxy-protocol.txt, 2.8.  Left out: reading from a socket (``relay.guests``), Unix sockets' paths.
 """
 
 from __future__ import annotations
@@ -147,6 +147,11 @@ def make(version: str, ends: Ends | None) -> bytes:
     is_v4 = isinstance(source, IPv4Address)
     body = (_V4 if is_v4 else _V6).pack(source.packed, destination.packed, ends.source_port, ends.destination_port)
     return SIGNATURE + bytes((_PROXY, _TCP4 if is_v4 else _TCP6)) + len(body).to_bytes(2, "big") + body
+
+
+def own_header(version: str) -> bytes:
+    """What a connection of our own begins with where ``version`` is spoken; nothing where that is ""."""
+    return make(version, None) if version else b""
 
 
 def _of_one_family(ends: Ends) -> tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address]:

@@ -94,6 +94,7 @@ class Farm:
         self.sections = sections
         self.states = ["up"] * nodes
         self.addresses = [(node.host,) for node in self.nodes]
+        self.send_proxy = ""  # what nodes expect
         self.epoch = 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.address: tuple[str, int] = self.listener.getsockname()
@@ -114,7 +115,8 @@ class Farm:
         settings = {**self.sections, **settings}
         config = Config.model_validate_json(json.dumps(settings))
         views = tuple(
-            NodeView(f"n{i}", i, self.addresses[i], node.port, 1.0, self.states[i]) for i, node in enumerate(self.nodes)
+            NodeView(f"n{i}", i, self.addresses[i], node.port, 1.0, self.states[i], send_proxy=self.send_proxy)
+            for i, node in enumerate(self.nodes)
         )
         self.epoch += 1
         blob = Snapshot(self.epoch, config.model_dump_json(), views).pack()

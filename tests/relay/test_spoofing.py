@@ -1,13 +1,17 @@
-"""Which connections come from a client's own address, and whose they are.  That they do: tests/transparent/test_spoofing.py."""
+"""Which connections belong to one client: those from its own address, those that begin with a PROXY header about it.
+
+That they come from there, and what Squids make of the header: tests/transparent/test_spoofing.py.
+"""
 
 from __future__ import annotations
 
 import pytest
-from fakes import get, ok
+from fakes import Peer, get, ok
 
 from cachelb.relay import spoofing
 from cachelb.relay.spoofing import KEPT_PER_CLIENT, usable
 from cachelb.relay.upstream import Target
+from cachelb.wire.proxy_protocol import V2_BYTES, Ends, parse
 
 NODE = Target("n", ("10.0.0.11", "fd00::11"), 3128, slot=1)
 ORIGIN = Target("o", ("192.0.2.1",), 80, hierarchy="ORIGINAL_DST")
@@ -105,3 +109,111 @@ def test_a_client_on_loopback_is_served_as_ever(make_farm):
         link.send(ok(b"yes"))
         assert client.read_answer().body == b"yes"
     assert farm.counter("hashed") == 2
+
+
+# -- the PROXY protocol
+
+
+def test_a_node_that_expects_a_header_has_connections_for_each_client(spoofer):
+    _, subject = spoofer("off")
+    node = Target("m", ("10.0.0.12", "fd00::12"), 3128, slot=2)
+    node.send_proxy = "v2"
+    subject.place([NODE, node])
+    assert subject.active
+    assert subject.target(NODE, "10.1.1.1") is NODE
+    for ip in ("10.1.1.1", "127.0.0.1", "fd01::1"):  # unlike an address to connect from, what is said can be any
+        own = subject.target(node, ip)
+        assert own is not node
+        assert (own.client, own.source, own.send_proxy, own.addresses) == (ip, "", "v2", node.addresses)
+        assert subject.target(own, ip) is own
+    subject.place([NODE])
+    assert not subject.active
+
+
+@pytest.fixture
+def greeted(make_farm):
+    """A farm whose nodes expect PROXY headers."""
+    farm = make_farm(nodes=1)
+    farm.send_proxy = "v2"
+    farm.apply()
+    return farm
+
+
+def read_header(link: Peer) -> Ends | None:
+    """The PROXY header that a connection begins with."""
+    fixed = link.read_exactly(V2_BYTES)
+    header = parse(fixed + link.read_exactly(int.from_bytes(fixed[14:], "big")))
+    assert header is not None
+    return header.ends
+
+
+def test_a_node_is_told_whose_connection_it_is_and_a_kept_one_serves_its_client(greeted):
+    client = greeted.connect()
+    url = greeted.url()
+    client.send(get(url))
+    link = greeted.nodes[0].accept()
+    here, there = client.sock.getsockname(), client.sock.getpeername()
+    assert read_header(link) == Ends(*here, *there)
+    for number in range(3):
+        if number:
+            client.send(get(url))
+        assert link.read_head().startswith(b"GET " + url.encode())
+        link.send(ok(b"yes"))
+        assert client.read_answer().body == b"yes"
+    other = greeted.connect()  # of the same address: the kept connection is good for it
+    other.send(get(url))
+    link.read_head()
+    link.send(ok(b"again"))
+    assert other.read_answer().body == b"again"
+    assert greeted.counter("requests") == 4
+
+
+def test_clients_of_two_addresses_share_no_connection(greeted):
+    links = {}
+    for number in (1, 2, 1, 2):
+        ip = f"127.0.0.{number}"
+        client = greeted.connect(source=ip)
+        client.send(get(greeted.url()))
+        if ip not in links:
+            links[ip] = greeted.nodes[0].accept()
+            ends = read_header(links[ip])
+            assert ends is not None
+            assert ends.source == ip
+        links[ip].read_head()
+        links[ip].send(ok(ip.encode()))
+        assert client.read_answer().body == ip.encode()
+        client.close()
+
+
+def test_a_kept_connection_that_the_node_has_closed_costs_no_request(greeted):
+    client = greeted.connect()
+    client.send(get(greeted.url()))
+    link = greeted.nodes[0].accept()
+    read_header(link)
+    link.read_head()
+    link.send(ok(b"first"))
+    assert client.read_answer().body == b"first"
+    link.close()
+    client.send(get(greeted.url()))
+    link = greeted.nodes[0].accept()
+    assert read_header(link) is not None
+    link.read_head()
+    link.send(ok(b"second"))
+    assert client.read_answer().body == b"second"
+
+
+def test_a_node_that_expects_it_no_more_gets_new_connections(greeted):
+    client = greeted.connect()
+    client.send(get(greeted.url()))
+    old = greeted.nodes[0].accept()
+    read_header(old)
+    old.read_head()
+    old.send(ok(b"first"))
+    assert client.read_answer().body == b"first"
+    greeted.send_proxy = ""
+    greeted.apply()
+    client.send(get(greeted.url()))
+    link = greeted.nodes[0].accept()
+    assert link.read_head().startswith(b"GET ")
+    link.send(ok(b"second"))
+    assert client.read_answer().body == b"second"

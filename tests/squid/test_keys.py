@@ -5,6 +5,7 @@ Sent the key, nodes store under it; sent the URL as asked, they need a StoreID h
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -22,6 +23,8 @@ from cachelb.demo.director import Director
 from cachelb.demo.farm import SquidFarm, free_port, wait_until
 from cachelb.demo.origin import OriginProcess
 from cachelb.demo.squid import is_icp_hit
+from icp.client import HtcpClient
+from icp.htcp import CLR_GONE, TST_HIT
 
 COUNT = 40
 RULE = """
@@ -75,6 +78,19 @@ def hits(director: Director, origin: OriginProcess, paths: list[str]) -> dict[st
     return {outcome.path: outcome.node for outcome in load.outcomes if outcome.hit}
 
 
+async def htcp_hits(place: tuple[str, int], urls: list[str]) -> list[str]:
+    """Those of the URLs that the farm has, as HTCP TST says."""
+    async with HtcpClient() as client:
+        answers = [await client.test(place, url.encode(), 5.0) for url in urls]
+    assert None not in answers
+    return [url for url, answer in zip(urls, answers, strict=True) if answer and answer.reply.response == TST_HIT]
+
+
+async def htcp_clear(place: tuple[str, int], url: str) -> int | None:
+    async with HtcpClient() as client:
+        return await client.clear(place, url.encode(), 5.0)
+
+
 @pytest.mark.parametrize("mode", ["index", "forward"])
 @pytest.mark.parametrize("send", ["key", "url"])
 def test_mirrors_are_one_to_clients_and_peers(
@@ -87,9 +103,9 @@ def test_mirrors_are_one_to_clients_and_peers(
     unique: str,
 ):
     farm = own_farm(3, store_logs=True, extra=helper if send == "url" else ())
-    port = free_port("127.0.0.1", socket.SOCK_DGRAM)
+    port, htcp = (free_port("127.0.0.1", socket.SOCK_DGRAM) for _ in range(2))
     more = f'[icp]\nmode = "{mode}"\n\n[access]\npurge = ["127.0.0.0/8"]\n{RULE.format(send=send)}'
-    director = start_director(farm, more=more, listen=f'icp = "127.0.0.1:{port}"')
+    director = start_director(farm, more=more, listen=f'icp = "127.0.0.1:{port}"\nhtcp = "127.0.0.1:{htcp}"')
     paths = [f"/static/{unique}{number}?size=300" for number in range(COUNT)]
     keys = [mirrors[0].base + path for path in paths]
 
@@ -108,6 +124,7 @@ def test_mirrors_are_one_to_clients_and_peers(
     assert wait_until(lambda: all(is_icp_hit(place, key) for key in keys), 10)
     assert [url for url in variants if not is_icp_hit(place, url)] == []
     assert [url for url in others if is_icp_hit(place, url)] == []
+    assert asyncio.run(htcp_hits(("127.0.0.1", htcp), [*variants, *others])) == variants
     for key in keys:
         (holder,) = farm.holders(key)  # nodes store under the key
         answer = json.loads(director.admin_get(f"/api/v1/explain?{urllib.parse.urlencode({'url': key})}"))
@@ -123,3 +140,8 @@ def test_mirrors_are_one_to_clients_and_peers(
     assert [url for url in variants if f"{unique}0?" in url and is_icp_hit(place, url)] == []
     assert hits(director, mirrors[1], paths[:1]) == {}
     assert len(hits(director, mirrors[1], paths[1:])) == COUNT - 1
+
+    # So is an HTCP CLR.
+    assert asyncio.run(htcp_clear(("127.0.0.1", htcp), f"{mirrors[1].base}{paths[1]}&utm_z=3")) == CLR_GONE
+    assert farm.holders(keys[1]) == []
+    assert asyncio.run(htcp_hits(("127.0.0.1", htcp), [url for url in variants if f"{unique}1?" in url])) == []

@@ -89,6 +89,18 @@ def test_a_dead_node_is_found_by_connecting_and_comes_back(director, nodes):
     wait_until(lambda: who(subject) == "0")
 
 
+def test_calls_go_where_explain_says(director, nodes):
+    says(nodes)
+    subject = director('affinity = "g"\n[[affinity]]\nname = "g"')
+    url = "/api/v1/explain?url=tcp://{}:{}".format(*subject.service)
+    before = json.loads(subject.read(url))
+    assert (before["kind"], before["rule"], before["template"], before["to"]) == ("tcp", "svc", "", ["n0", "n1"])
+    went = "n" + who(subject)
+    after = json.loads(subject.read(url))
+    assert (after["template"], after["to"]) == (went, [went])
+    assert f"n{who(subject)}" == went
+
+
 def test_a_reload_changes_where_calls_go_but_not_where_they_come_in(director, nodes):
     says(nodes)
     subject = director('scheduler = "rr"')

@@ -71,6 +71,38 @@ def test_the_nodes_see_the_client_where_that_is_asked_for(
     assert connects <= 6  # kept connections are used again: one or two to each node
 
 
+GREETED = ["http_port 3129 require-proxy-header", "proxy_protocol_access allow all", "follow_x_forwarded_for deny all"]
+
+
+@VERSIONS
+@pytest.mark.parametrize("spoken", ["v1", "v2"])
+def test_the_nodes_are_told_of_the_client_by_a_proxy_header(
+    bed: Bed, start: Start, names: Names, make_site: Callable[..., Site], version: str, spoken: str
+):
+    site = make_site(GREETED)
+    nodes = "".join(
+        f'[[node]]\nname = "{space.name}"\nhost = "{getattr(space, version)}"\nhttp_port = 3129\nsend_proxy = "{spoken}"\n'
+        for space in bed.nodes
+    )
+    director = start(sections(names, "off"), nodes=nodes)
+    with bed.router:  # probes begin with a header, too: without one these Squids hang up
+        wait_until(lambda: [node["state"] for node in director.status()["nodes"]] == ["up"] * 3)
+        assert all("HTTP status 200" in node["health"]["detail"] for node in director.status()["nodes"])
+    urls = [f"http://{POPULAR}/static/{number}" for number in range(30)]
+    for _ in range(2):
+        curl(bed, getattr(bed.origin, version), "-o", "/dev/null", *urls)
+    curl(bed, bed.origin.v4, "-x", "http://10.77.1.1:3128", "-o", "/dev/null", *urls)  # as a proxy, by IPv4
+    wait_until(lambda: len(site.asked("/static/")) == 90)
+    clients = [entry.client for entry in site.asked("/static/")]
+    assert set(clients) == {getattr(bed.client, version), bed.client.v4}
+    assert clients.count(bed.client.v4) == (90 if version == "v4" else 30)
+    assert sum(entry.is_hit for entry in site.asked("/static/")) == 60
+    with bed.router:
+        wait_until(lambda: director.status()["farm"]["hashed"] == 90)
+        connects = sum(node["counters"]["connects"] for node in director.status()["nodes"])
+    assert connects <= 12  # kept connections are used again: by each client, one or two to each node
+
+
 def test_a_kept_connection_serves_its_own_client_only(bed: Bed, start: Start, names: Names, make_site: Callable[..., Site]):
     site = make_site(["follow_x_forwarded_for deny all"])
     start(sections(names, "both"))

@@ -39,6 +39,10 @@ def problems(text: str) -> list[str]:
         ('[[pool]]\nname = "r"\nnodes = ["a"]\nweights = { a = 0 }\n', "every node of the pool has weight 0"),
         ('[[pool]]\nname = "r"\nnodes = ["a"]\nweights = { b = 2 }\n', 'pool[3].weights.b: "b" is not in the pool'),
         ('[[pool]]\nname = "p"\nnodes = ["a"]\n', 'pool[3].name: "p" is the name of pool[1], too'),
+        (
+            '[intercept]\nspoof = "both"\n[[node]]\nname = "d"\nhost = "10.0.0.4"\nsend_proxy = "v2"\n',
+            "node[4].send_proxy: cannot be with [intercept] spoof",
+        ),
         ('[[rule]]\nname = "x"\n[[rule]]\nname = "x"\nhost = "a"\n', 'rule[2].name: "x" is the name of rule[1], too'),
         ('[[rule]]\nrefuse = true\npool = "p"\n', "rule[1].pool: contradicts refuse"),
         ('[[rule]]\nrefuse = true\nbypass = false\n', "rule[1].bypass: contradicts refuse"),
@@ -97,6 +101,8 @@ USED = '[[rule]]\nhost = "p"\npool = "p"\n[[rule]]\nhost = "q"\npool = "q"\n'
     [
         (USED + '[[affinity]]\nname = "g"\n', "affinity[1]: group g is used by no [[rule]] and no [[tcp]]"),
         (USED + '[[cookie]]\nname = "c"\n', "cookie[1]: cookie c is used by no [[rule]]"),
+        (USED + '[[cookie]]\nname = "c"\nsame_site = "None"\n[[rule]]\nhost = "x"\ncookie = "c"\n',
+         "cookie[1].same_site: is None, which browsers take only of cookies that are secure"),
         (USED + '[bypass]\nmode = "off"\n[[rule]]\nhost = "x"\nbypass = true\n', "rule[3].bypass: has no effect"),
         (USED + '[[node]]\nname = "d"\nhost = "10.0.0.9"\nstate = "down"\n[[pool]]\nname = "r"\nnodes = "d"\n'
          '[[rule]]\nhost = "r"\npool = "r"\n', "pool[3]: every node of pool r has the state down"),
@@ -120,6 +126,7 @@ def test_what_is_probably_not_meant(text: str, said: str):
         USED,
         USED + '[[rule]]\nhost = "x"\nkey_host = "y"\n[[rule]]\nhost = "z"\nkey_host = "y"\n',
         USED + '[[rule]]\nhost = "x"\npath = "/a/*"\nkey_strip_query = "a"\npool = "p"\n',
+        USED + '[[cookie]]\nname = "c"\nsame_site = "None"\nsecure = true\n[[rule]]\nhost = "x"\ncookie = "c"\n',
         USED + '[[tcp]]\nname = "t"\nlisten = "0.0.0.0:21"\ntls = "sni"\npools = { "a.b" = "p" }\n',
     ],
 )

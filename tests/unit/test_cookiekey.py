@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cachelb.config import Config
-from cachelb.cookiekey import FILE_NAME, CookieKey, kept_secret, read_secret
+from cachelb.cookiekey import FILE_NAME, CookieKey, kept_secret, read_secret, trouble
 
 SECRET = "s" * 32
 
@@ -54,6 +54,14 @@ def test_a_bad_file_is_said_once_and_the_secret_before_stays(tmp_path, caplog, t
         key.configure(config(str(path)))
     assert key.secret == SECRET
     assert [record.getMessage() for record in caplog.records if says in record.getMessage()] == [caplog.records[0].getMessage()]
+
+
+def test_check_finds_what_is_wrong_with_the_file(tmp_path):
+    assert trouble(config()) == ""
+    assert trouble(config(str(tmp_path / "none"), cookies=0)) == ""
+    assert "No such file" in trouble(config(str(tmp_path / "none")))
+    assert trouble(config(str(written(tmp_path)))) == ""
+    assert "chmod 600" in trouble(config(str(written(tmp_path, mode=0o644))))
 
 
 def test_without_a_usable_file_one_is_made_for_now(tmp_path, caplog):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cachelb.config import Config, parse
 from cachelb.errors import Reason
-from cachelb.explain import BadQuestionError, explain, planner_of
+from cachelb.explain import explain, planner_of
 from cachelb.explain_text import render
+from cachelb.explained import BadQuestionError
 
 NODES = "".join(f'[[node]]\nname = "cache{n}"\nhost = "10.0.0.1{n}"\n' for n in (1, 2, 3))
 URL = "http://www.example.com/a/b.png"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cachelb.explain import Explanation
 from cachelb.explain_text import render
+from cachelb.explained import Explanation
 
 
 def test_names_and_sentences_stand_in_two_columns():

@@ -73,6 +73,12 @@ def test_a_node_that_speaks_no_http_is_probed_elsewhere_and_is_no_cache():
     assert farm.views({})[0].icp_port == 0
 
 
+def test_a_node_that_expects_proxy_headers_gets_them_from_probes_to_its_http_port():
+    farm = farm_of("a", "b", "c", a={"send_proxy": "v1"}, b={"send_proxy": "v2", "probe_port": 3140})
+    assert [place.first for place in farm.probe_targets().values()] == [b"PROXY UNKNOWN\r\n", b"", b""]
+    assert [view.send_proxy for view in farm.views({})] == ["v1", "v2", ""]
+
+
 def test_a_node_without_an_address_is_dead_until_it_has_one():
     farm = farm_of("a", a={"host": "cache1.test"})
     assert farm.names_to_resolve() == {"a": "cache1.test"}

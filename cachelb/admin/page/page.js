@@ -384,9 +384,9 @@ byId("explain-form").addEventListener("submit", async (event) => {
   }
 });
 
-// What a [[rule]] says of a request.
+// What a [[rule]] says of a request, a [[tcp]] of a connection.
 function ruleFacts(found) {
-  const facts = [["Rule", found.rule], ["Pool", found.pool || "the whole farm"], ["Scheduler", found.scheduler]];
+  const facts = [[found.rule_in === "tcp" ? "Service" : "Rule", found.rule], ["Pool", found.pool || "the whole farm"], ["Scheduler", found.scheduler]];
   if (found.affinity) facts.push(["Group", `${found.affinity}: ${found.template || "this client has no template there"}`]);
   if (found.cookies.length) facts.push(["Cookies", found.cookies.join(", ")]);
   return facts;
@@ -396,15 +396,15 @@ function showExplanation(found) {
   const facts = [
     ["Owner", found.owner || "none"],
     ["Why", found.rule_in === "bypass" ? `${found.why}, by the rule ${found.rule} of [bypass]` : found.why],
-    ...(found.rule_in === "rule" ? ruleFacts(found) : []),
-    ["Kind", found.reason ? `${found.kind}: ${found.reason} (${found.status})` : found.kind],
+    ...(["rule", "tcp"].includes(found.rule_in) ? ruleFacts(found) : []),
+    ["Kind", found.reason ? `${found.kind}: ${found.reason}${found.status ? ` (${found.status})` : ""}` : found.kind],
     ["Key", found.key || NONE],
     ["Held by", found.holders.join(", ") || "no node, as far as the index knows"],
     ["Asked in turn", found.to.join(", then ") || NONE],
   ];
   const list = element("dl", { class: "facts" });
   setFacts(list, facts);
-  const parts = [element("p", { class: "goes", text: `${found.method} ${found.url} goes ${found.goes}.` }), list];
+  const parts = [element("p", { class: "goes", text: `${found.method || "A connection to"} ${found.url} goes ${found.goes}.` }), list];
   if (found.nodes.length) {
     const head = ["Place", "Node", "State", "Weight", "Turn"].map((title) => element("th", { scope: "col", text: title }));
     const rows = found.nodes.slice(0, 8).map((node) =>

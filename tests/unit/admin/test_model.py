@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from cachelb.admin import model
 from cachelb.admin.events import Event
 from cachelb.admin.history import FARM_SERIES, SERIES
-from cachelb.explain import Explanation
+from cachelb.explained import Explanation
 
 CLASSES = [kind for kind in vars(model).values() if isinstance(kind, type)]
 KINDS = [kind for kind in CLASSES if issubclass(kind, BaseModel) and kind is not BaseModel]

@@ -116,6 +116,15 @@ def test_the_request_has_the_origin_form_and_says_close():
     asyncio.run(main())
 
 
+def test_it_may_begin_with_a_header_that_the_node_expects():
+    async def main() -> None:
+        node = Node([CAPTURED])
+        await node.fetch(first=b"PROXY UNKNOWN\r\n")
+        assert node.request.startswith(b"PROXY UNKNOWN\r\nGET /squid-internal-periodic/store_digest HTTP/1.1\r\n")
+
+    asyncio.run(main())
+
+
 def test_not_modified_is_an_answer_only_to_who_asked():
     assert ask(answer("304 Not Modified"), if_modified_since=DATE) is NOT_MODIFIED
     with pytest.raises(FetchError, match="answered 304"):

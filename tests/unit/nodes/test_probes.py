@@ -192,12 +192,25 @@ def test_a_node_without_a_living_address_is_dead(run: Run):
 
 
 def test_a_failure_of_the_node_counts_more_than_trouble_of_our_own(run: Run, monkeypatch: pytest.MonkeyPatch):
-    async def fake(address: str, port: int, timeout_s: float, *, connect: bool) -> ProbeResult:
+    async def fake(address: str, port: int, timeout_s: float, *, connect: bool, first: bytes) -> ProbeResult:
         return ProbeResult(False, address, 0.0, ours=address == "first")
 
     monkeypatch.setattr(probes, "probe", fake)
     assert run(probe_any(["first", "second"], 80, 1.0)) == ProbeResult(False, "second", 0.0)
     assert run(probe_any(["first", "first"], 80, 1.0)).ours
+
+
+def test_a_probe_begins_with_the_header_that_the_node_expects(run: Run):
+    async def main() -> None:
+        node = await Node([OK]).start()
+        try:
+            for addresses in (["127.0.0.11"], ["127.0.0.12", "127.0.0.11"]):
+                assert (await probe_any(addresses, node.port, 2.0, first=b"PROXY UNKNOWN\r\n")).ok
+        finally:
+            node.stop()
+        assert node.requests == [b"PROXY UNKNOWN\r\n" + REQUEST] * 2
+
+    run(main())
 
 
 def test_a_connection_is_enough_where_no_http_is_spoken(run: Run):

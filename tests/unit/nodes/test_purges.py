@@ -78,6 +78,17 @@ def test_the_status_is_told_and_the_connection_kept(run: Run):
     run(scenario())
 
 
+def test_only_a_connection_begins_with_the_header_that_the_node_expects(run: Run):
+    async def scenario() -> None:
+        async with asking(lambda _: OK) as (node, lines):
+            greeting = PurgeLines(lines.addresses, lines.port, b"PROXY UNKNOWN\r\n")
+            assert [await greeting.ask(REQUEST) for _ in range(2)] == [200, 200]
+            greeting.close()
+            assert node.requests == [b"PROXY UNKNOWN\r\n" + REQUEST, REQUEST]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("step", [1, 7])
 def test_an_answer_may_come_in_pieces(run: Run, step: int):
     async def scenario() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachelb.wire.proxy_protocol import SIGNATURE, BadProxyHeaderError, Ends, Header, is_header, make, parse
+from cachelb.wire.proxy_protocol import SIGNATURE, BadProxyHeaderError, Ends, Header, is_header, make, own_header, parse
 
 V4 = Ends("192.0.2.1", 56324, "198.51.100.7", 443)
 V6 = Ends("2001:db8::1", 1, "2001:db8::2", 65535)
@@ -49,6 +49,13 @@ def test_local_and_unknown_leave_the_connections_own_addresses():
     assert parse(make("v2", None) + b"more") == Header(16, None)
     assert parse(SIGNATURE + b"\x20\x11\0\x0c" + bytes(12)) == Header(28, None)
     assert parse(SIGNATURE + b"\x21\0\0\3abc") == Header(19, None)  # AF_UNSPEC
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_connection_of_our_own_begins_with_a_header_that_says_so(version: str):
+    header = own_header(version)
+    assert parse(header) == Header(len(header), None)
+    assert own_header("") == b""
 
 
 def test_tlvs_are_passed_over():
