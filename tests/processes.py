@@ -39,6 +39,13 @@ def python_of_nobody() -> list[str]:
     pytest.skip("nobody may run no Python that has what a director needs")
 
 
+def open_to_nobody(directory: Path) -> None:
+    """Let everybody in, through the directories above, which are pytest's."""
+    for folder in (directory, *directory.parents):
+        if folder.stat().st_mode & 0o5 != 0o5:
+            folder.chmod(0o755)
+
+
 def nobodys_environment() -> dict[str, str]:
     root = Path(cachelb.__file__).parent.parent
     paths = [str(root), *(path for path in sys.path if path.endswith("site-packages"))]

@@ -38,6 +38,7 @@ PROBES_AT_ONCE = 512  # file descriptors; with 1,000 hung nodes the second half 
 PAUSE_S = 0.02  # probes that fall due within this time start together
 IDLE_S = 1.0  # how long to sleep at most: a bound on what a missed wake-up could cost
 
+UNREADABLE = "HTTP status 400"
 DENIED = ("HTTP status 403", "HTTP status 407")
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?: |\r?\n)")
@@ -88,7 +89,10 @@ async def probe(address: str, port: int, timeout_s: float, *, connect: bool = Fa
                 return result(True, "connected")
             connected = True
             writer.write(first + REQUEST)
-            return result(*_judge(await _first_line(reader)))
+            ok, detail = _judge(await _first_line(reader))
+            if first and detail == UNREADABLE:  # any client would be told the same
+                return result(False, f"{detail}: its port expects no PROXY header (send_proxy)")
+            return result(ok, detail)
     except TimeoutError:
         # This process was stopped or starved: the answer may have been there long ago.
         lag_s = time.monotonic() - started - timeout_s

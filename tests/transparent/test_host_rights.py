@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from live_director import wait_until
 from netbed import Bed
-from processes import nobodys_environment, python_of_nobody
+from processes import nobodys_environment, open_to_nobody, python_of_nobody
 
 from cachelb.capabilities import NET_ADMIN, NET_RAW
 from cachelb.demo.director import Director, DirectorError
@@ -35,11 +35,6 @@ def rights(pid: int) -> set[int]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     mask = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
     return {number for number in range(64) if mask >> number & 1}
-
-
-def open_to_nobody(directory: Path) -> None:
-    for folder in (directory, *directory.parents[:3]):
-        folder.chmod(0o755)
 
 
 def workers(director: Director, bed: Bed) -> list[int]:

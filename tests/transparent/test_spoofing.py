@@ -10,7 +10,7 @@ import pytest
 from fakes_site import POPULAR, Names, Site
 from live_director import wait_until
 from netbed import Bed, Space
-from processes import nobodys_environment, python_of_nobody
+from processes import nobodys_environment, open_to_nobody, python_of_nobody
 from pyroute2 import IPRoute
 
 from cachelb.demo.director import Director
@@ -86,8 +86,7 @@ def test_the_nodes_are_told_of_the_client_by_a_proxy_header(
     )
     director = start(sections(names, "off"), nodes=nodes)
     with bed.router:  # probes begin with a header, too: without one these Squids hang up
-        wait_until(lambda: [node["state"] for node in director.status()["nodes"]] == ["up"] * 3)
-        assert all("HTTP status 200" in node["health"]["detail"] for node in director.status()["nodes"])
+        wait_until(lambda: all("HTTP status 200" in node["cause"] for node in director.status()["nodes"]))
     urls = [f"http://{POPULAR}/static/{number}" for number in range(30)]
     for _ in range(2):
         curl(bed, getattr(bed.origin, version), "-o", "/dev/null", *urls)
@@ -101,6 +100,23 @@ def test_the_nodes_are_told_of_the_client_by_a_proxy_header(
         wait_until(lambda: director.status()["farm"]["hashed"] == 90)
         connects = sum(node["counters"]["connects"] for node in director.status()["nodes"])
     assert connects <= 12  # kept connections are used again: by each client, one or two to each node
+
+
+def test_where_one_side_alone_speaks_the_proxy_protocol_health_says_so(
+    bed: Bed, start: Start, names: Names, make_site: Callable[..., Site]
+):
+    make_site(GREETED)
+    told = [("v2", 3128), ("v1", 3128), ("", 3129)]
+    nodes = "".join(
+        f'[[node]]\nname = "{space.name}"\nhost = "{space.v4}"\nhttp_port = {port}\nsend_proxy = "{spoken}"\n'
+        for space, (spoken, port) in zip(bed.nodes, told, strict=True)
+    )
+    director = start(sections(names, "off") + "[health]\ninterval_s = 0.3\ntimeout_s = 0.2\n", nodes=nodes)
+    with bed.router:
+        wait_until(lambda: [node["state"] for node in director.status()["nodes"]] == ["dead"] * 3)
+        causes = [node["cause"] for node in director.status()["nodes"]]
+    assert all(cause.endswith("HTTP status 400: its port expects no PROXY header (send_proxy)") for cause in causes[:2])
+    assert causes[2].endswith("connection closed without an answer")
 
 
 def test_a_kept_connection_serves_its_own_client_only(bed: Bed, start: Start, names: Names, make_site: Callable[..., Site]):
@@ -122,8 +138,7 @@ def test_workers_that_are_not_root_can_do_it(bed: Bed, start: Start, names: Name
     python = python_of_nobody()
     before = bed.router.snapshot()
     director = start('[service]\nuser = "nobody"\n' + sections(names, "both"), ready=False)
-    for folder in (director.config_path.parent, *director.config_path.parent.parents[:3]):
-        folder.chmod(0o755)
+    open_to_nobody(director.config_path.parent)
     director.command, director.environment = [*python, "-m", "cachelb"], nobodys_environment()
     with bed.router:
         director.start()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from live_director import LiveDirector, wait_until
-from processes import nobodys_environment, python_of_nobody
+from processes import nobodys_environment, open_to_nobody, python_of_nobody
 
 from cachelb.privileges import PrivilegesError, User, find_user, prepare, problems, unable_to_start_workers
 
@@ -115,8 +115,7 @@ def test_no_problems_for_who_may_everything(tmp_path: Path):
 @as_root
 def test_a_director_binds_a_low_port_as_root_and_serves_and_upgrades_as_nobody(director: Make, tmp_path: Path):
     python = python_of_nobody()
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)
+    open_to_nobody(tmp_path)
     (tmp_path / "log").mkdir()
     (tmp_path / "log").chmod(0o755)
     subject = director(until=None)

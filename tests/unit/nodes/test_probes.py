@@ -213,6 +213,19 @@ def test_a_probe_begins_with_the_header_that_the_node_expects(run: Run):
     run(main())
 
 
+def test_a_node_that_does_not_expect_the_header_is_of_no_use(run: Run):
+    async def main() -> None:
+        node = await Node([b"HTTP/1.1 400 Bad Request\r\n\r\n"]).start()
+        try:
+            assert (await probe("127.0.0.11", node.port, 2.0)).ok
+            refused = await probe("127.0.0.11", node.port, 2.0, first=b"PROXY UNKNOWN\r\n")
+        finally:
+            node.stop()
+        assert refused[:2] == (False, "HTTP status 400: its port expects no PROXY header (send_proxy)")
+
+    run(main())
+
+
 def test_a_connection_is_enough_where_no_http_is_spoken(run: Run):
     with socket.create_server(("127.0.0.11", 0)) as silent:
         port = silent.getsockname()[1]
