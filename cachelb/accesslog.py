@@ -72,16 +72,18 @@ def escape_url(text: bytes) -> bytes:
     return _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], text) or b"-"
 
 
+def visible_url(text: bytes) -> bytes:
+    """As ``escape_url``; the same object where nothing is to be encoded, which one pass in C tells."""
+    return escape_url(text) if not text or text.translate(None, _VISIBLE) else text
+
+
 def escape_quoted(text: bytes) -> bytes:
     r"""Escape for a quoted string as Apache does: ``\"``, ``\\``, ``\n``, ``\xhh``; "-" for nothing."""
     return _UNQUOTABLE.sub(lambda match: _SHORT_ESCAPES.get(match[0][0]) or b"\\x%02x" % match[0][0], text) or b"-"
 
 
 class SquidLines:
-    """Lines as Squid's native format has them.  What is the same in many of them is kept as it is written.
-
-    One ``translate`` over a foreign part tells whether any of it needs to be escaped, which is rare.
-    """
+    """Lines as Squid's native format has them.  What is the same in many of them is kept as it is written."""
 
     def __init__(self) -> None:
         self._at_ms = -1
@@ -96,12 +98,22 @@ class SquidLines:
         hierarchy: str, peer: str, content_type: bytes,
     ) -> bytes:  # fmt: skip
         """The line of an ``Entry`` with these values, which may be longer than LINE_BYTES."""
+        self.stamp(at)
+        method, url = escape_url(method), visible_url(url)
+        return self.put(elapsed_ms, client, outcome, status, bytes_out, method, url, hierarchy, peer, content_type)
+
+    def stamp(self, at: float) -> None:
+        """Lines that are ``put`` from now on have this time."""
         at_ms = int(at * 1000 + 0.5)
         if at_ms != self._at_ms:
             self._time = b"%d.%03d " % divmod(at_ms, 1000)
             self._at_ms = at_ms
-        if method != b"GET" or not url or url.translate(None, _VISIBLE):
-            method, url = escape_url(method), escape_url(url)
+
+    def put(
+        self, elapsed_ms: int, client: str, outcome: str, status: int, bytes_out: int, method: bytes, url: bytes,
+        hierarchy: str, peer: str, content_type: bytes,
+    ) -> bytes:  # fmt: skip
+        """As ``line`` with the time of the latest ``stamp``, where ``method`` and ``url`` are as the log has them already."""
         end = self._ends.get((hierarchy, peer, content_type)) or self._end(hierarchy, peer, content_type)
         elapsed = self._elapsed[elapsed_ms] if 0 <= elapsed_ms < 1000 else b"%6d " % elapsed_ms
         result = self._results.get((outcome, status)) or self._result(outcome, status)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from cachelb.accesslog import LINE_BYTES, Entry, SquidLines, formatter
+from cachelb.accesslog import LINE_BYTES, Entry, SquidLines, formatter, visible_url
 from cachelb.errors import Reason
 from cachelb.logfile import LogFile
-from cachelb.relay.attempts import TUNNEL
+from cachelb.relay.attempts import TUNNEL, WAITING
 from cachelb.relay.sightings import HASHED
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ class AccessLog:
         self._engine = engine
         self._squid = SquidLines() if form == "squid" else None
         self._line = formatter(form)
+        self._at = 0.0  # when the latest exchange has ended, on the wall clock
+        self._woken_at = 0.0  # to which turn of the poller that belongs; 0: to none
 
     def note(self, exchange: Exchange, reason: Reason) -> None:
         """Take the line of an exchange that has ended."""
-        at = time.time()
-        elapsed_ms = int((self._engine.clock() - exchange.started) * 1000)
         line = exchange.line
         target = exchange.target
         if target is None:
@@ -64,10 +64,14 @@ class AccessLog:
         else:
             hierarchy, peer = hierarchy_of(exchange, target), target.name
         outcome = outcome_of(exchange, reason)
-        if self._squid is not None:
-            text = self._squid.line(
-                at, elapsed_ms, exchange.client.ip, outcome, exchange.status, exchange.bytes_out,
-                line.method, line.asked, hierarchy, peer, exchange.content_type,
+        squid = self._squid
+        elapsed_ms = self._stamp(exchange)
+        if squid is not None and line.method == b"GET":  # a request in Squid's format takes a third less so (2026-11)
+            if not line.logged:
+                line.logged = visible_url(line.asked)
+            text = squid.put(
+                elapsed_ms, exchange.client.ip, outcome, exchange.status, exchange.bytes_out,
+                b"GET", line.logged, hierarchy, peer, exchange.content_type,
             )  # fmt: skip
             if len(text) <= LINE_BYTES:
                 self.file.append(text)
@@ -76,7 +80,7 @@ class AccessLog:
         self.file.append(
             self._line(
                 Entry(
-                    at=at,
+                    at=self._at,
                     elapsed_ms=elapsed_ms,
                     client=exchange.client.ip,
                     outcome=outcome,
@@ -95,6 +99,25 @@ class AccessLog:
             )
         )
 
+    def _stamp(self, exchange: Exchange) -> int:
+        """Note when an exchange ends, and return how long it took, in ms.
+
+        One that ends as its answer comes, as most do, ends when the poller woke up: no look at any clock.
+        """
+        engine = self._engine
+        if exchange.first_byte_us >= 0 and exchange.phase == WAITING:
+            woken_at = engine.poller.woken_at
+            if woken_at != self._woken_at:
+                self._woken_at = woken_at
+                self._at = woken_at + engine.ticker.wall_offset
+                if self._squid is not None:
+                    self._squid.stamp(self._at)
+            return exchange.first_byte_us // 1000
+        self._woken_at = 0.0
+        self._at = time.time()
+        if self._squid is not None:
+            self._squid.stamp(self._at)
+        return int((engine.clock() - exchange.started) * 1000)
 
     def note_call(self, caller: Caller, reason: Reason) -> None:
         """Take the line of a TCP service's connection that has ended: method TCP, no status, the service for a URL."""

@@ -52,11 +52,12 @@ class LinePlan(Generic[T]):
         head: first line and Host as a node is sent them.
         rules: those that may decide, see ``RuleSet.candidates``; rule: the one that does, where the line alone says so and
             ``targets`` are as it says.
+        logged: the URL as the access log has it; empty until it is asked for.
         told_until: when a hit is worth telling the supervisor again; vain_until: a miss with nothing fresh (sightings.py).
     """
 
     __slots__ = (
-        "_segment", "_url", "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "method", "minor",
+        "_segment", "_url", "can_go_direct", "form", "head", "host", "idempotent", "internal", "key", "logged", "method", "minor",
         "partial", "plain", "port", "rule", "rules", "target", "targets", "told_until", "vain_until",
     )  # fmt: skip
 
@@ -79,6 +80,7 @@ class LinePlan(Generic[T]):
         self.head = b""
         self.rule: Rule | None = None
         self.rules: tuple[Rule, ...] = ()
+        self.logged = b""
         self.told_until = 0.0
         self.vain_until = 0.0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from cachelb.counters import END_INDEX, FARM_INDEX
@@ -19,18 +20,20 @@ TICK_S = 0.2
 
 
 class Ticker:
-    """Does what has to be done now and then."""
+    """Does what has to be done now and then.  wall_offset: of the wall clock from the engine's, a tick old at most."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._timer: asyncio.TimerHandle | None = None
         self.ticks = 0
+        self.wall_offset = time.time() - engine.clock()
 
     def start(self) -> None:
         """Tick now, and from now on."""
         engine = self.engine
         late = engine.clock() - engine.now - TICK_S
         engine.now = now = engine.clock()
+        self.wall_offset = time.time() - now
         engine.farm[FARM_INDEX["loop_lag_us"]] = lag = max(0, int(late * 1e6)) if self.ticks else 0
         engine.farm[FARM_INDEX["loop_lag_total_us"]] += lag
         self.ticks += 1

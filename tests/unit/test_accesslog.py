@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachelb.accesslog import LINE_BYTES, Entry, escape_quoted, escape_url, formatter
+from cachelb.accesslog import LINE_BYTES, Entry, SquidLines, escape_quoted, escape_url, formatter, visible_url
 
 PLAIN = Entry(
     at=1795229565.1234,
@@ -155,6 +155,20 @@ def test_the_escapes_change_nothing_that_is_harmless_and_everything_else(text: b
         b"\\" + short[c] if c in short else bytes([c]) if 0x20 <= c < 0x7F else b"\\x%02x" % c for c in text
     )
     assert escape_quoted(text) == (quoted or b"-")
+
+
+def test_a_line_that_is_put_has_the_time_of_the_latest_stamp() -> None:
+    lines = SquidLines()
+    for at in (PLAIN.at, PLAIN.at + 0.0001, PLAIN.at + 7.5):
+        lines.stamp(at)
+        put = lines.put(12, "10.0.0.17", "TCP_MISS", 200, 4325, b"GET", PLAIN.url, "CARP", "cache2", b"image/gif")
+        assert put == SQUID(PLAIN._replace(at=at))
+
+
+@given(st.binary(max_size=40))
+def test_a_visible_url_is_the_same_object_and_another_one_is_escaped(text: bytes) -> None:
+    assert visible_url(text) == escape_url(text)
+    assert (visible_url(text) is text) == (bool(text) and escape_url(text) == text)
 
 
 @pytest.mark.parametrize("form", [SQUID, COMBINED, JSON])
