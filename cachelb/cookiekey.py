@@ -70,6 +70,8 @@ def trouble(config: Config) -> str:
     if config.cookie and path:
         try:
             read_secret(Path(path))
+        except PermissionError:
+            return f"[service] cookie_secret_file: this user may not read {path}, so it was not checked"
         except (OSError, ValueError) as exc:
             return f"[service] cookie_secret_file: {exc}; until that is mended, cookies are good until the director ends"
     return ""

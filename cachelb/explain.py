@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 from cachelb.errors import BadRequest, Reason
 from cachelb.explain_tcp import explain_service, is_connection
-from cachelb.explained import CHOSEN, BadQuestionError, Explanation, NodeLine, States, node_lines, pools_of, state_of
+from cachelb.explained import CHOSEN, BadQuestionError, Explanation, NodeLine, States, instead, is_kept, node_lines, pools_of
 from cachelb.http.framing import request_body
 from cachelb.http.head import Limits, scan_request
 from cachelb.relay.plan import OWNERS, BlockPlan, LinePlan, Planner, plan_settings
@@ -60,10 +60,7 @@ def explain(
     Raises:
         BadQuestionError: There is a line break in it, ``client`` is no address, a header is none.
     """
-    try:
-        ip_address(client)
-    except ValueError as exc:
-        raise BadQuestionError(f"{client!r} is not the IP address of a client") from exc
+    client = _plain(client)
     states = states or {}
     if is_connection(url):
         return explain_service(config, url, client, states, followed)
@@ -84,6 +81,15 @@ def explain(
     except BadRequest as exc:
         return question.refused(exc.reason, exc.detail)
     return question.answer(line, block, may_purge)
+
+
+def _plain(client: str) -> str:
+    """A client's address as the relay knows it."""
+    try:
+        address = ip_address(client.partition("%")[0])
+    except ValueError as exc:
+        raise BadQuestionError(f"{client!r} is not the IP address of a client") from exc
+    return str((address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address)
 
 
 def _head(method: str, url: str, headers: Iterable[str]) -> bytes:
@@ -189,7 +195,9 @@ class _Question:
             return self._destination(Kind.HASH, line, block, known, owners, can_do_without=action.only_hashes)
         known["template"] = template = self.followed(action.affinity, str(self.asked["client"])) if action.affinity else ""
         serving = tuple(pool.targets[i] for i in pool.serving)
-        if not serving:
+        if template and not is_kept(self.config, action.affinity, pool, template):
+            known["template"] = template = ""  # the client gets another
+        if not serving and not template:
             return self.refused(Reason.NO_NODE, **known)
         if template:
             goes = f"to {template}, where the client's template in the group {action.affinity} sends it"
@@ -224,7 +232,7 @@ class _Question:
         around = kind is not Kind.HASH and (mode != "off" or is_connect)
         if not around and owners:
             owner = str(known.get("owner", ""))
-            goes = f"to {owners[0]}" + (self._instead(owners[0], owner) if owner else "")
+            goes = f"to {owners[0]}" + (instead(self.config, self.states, owners[0], owner) if owner else "")
             return Explanation(**self.asked, **known, goes=goes, to=owners, sent=self._to_node(line, block))
         if mode == "direct" and (line.can_go_direct or is_connect) and can_do_without:
             goes = "straight to the origin" + ("" if around else ", because no node is in service")
@@ -238,13 +246,6 @@ class _Question:
 
     def _to_node(self, line: LinePlan[str], block: BlockPlan) -> str:
         return _text(self.planner.node_head(line, block, self.client))
-
-    def _instead(self, first: str, owner: str) -> str:
-        if first == owner:
-            return ", its owner"
-        state, share = state_of(self.config, self.states, owner)
-        slowly = f"returns slowly (it takes {share:.0%} of its keys)" if state == "up" else f"is {state}"
-        return f", because its owner {owner} {slowly}"
 
     def _lines(self, pool: Pool[str], order: Sequence[int], turns: Mapping[int, int]) -> tuple[NodeLine, ...]:
         return node_lines(self.config, self.states, pool, order, turns)

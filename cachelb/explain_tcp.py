@@ -11,12 +11,13 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
-from cachelb.config_values import BadValue, is_address, overlap, parse_listen
+from cachelb.config_values import is_address, overlap, parse_listen
 from cachelb.errors import Reason
-from cachelb.explained import CHOSEN, BadQuestionError, Explanation, States, node_lines, pools_of
+from cachelb.explained import CHOSEN, BadQuestionError, Explanation, States, instead, is_kept, node_lines, pools_of
 from cachelb.routing.guard import is_within
 from cachelb.routing.pool import Pool, pool_by_name
 from cachelb.routing.route import pick
+from cachelb.wire.client_hello import is_name
 
 if TYPE_CHECKING:
     from cachelb.config import Config
@@ -47,9 +48,11 @@ def explain_service(
     if match is None:
         raise BadQuestionError(f'{url!r} is not a connection; write it like "tcp://10.0.0.1:21" or "tls://shop.example:443"')
     host, port = (match[2] or match[3]).lower(), int(match[4])
-    name = host if match[1].lower() == "tls" and host and not is_address(host) else ""
-    service, is_range = _service_at(config, "" if name else host, port)
-    name = name if service.tls else ""
+    is_tls = match[1].lower() == "tls"
+    if not (is_address(host) or (is_tls and is_name(host.encode("utf-8", "replace")))):
+        raise BadQuestionError(f"{host!r} is not {'a host that a TLS client asks for' if is_tls else 'an IP address'}")
+    service, is_range = _service_at(config, host if is_address(host) else "", port, is_tls)
+    name = host.rstrip(".") if service.tls and is_tls and not is_address(host) else ""
     pools = pools_of(config, states)
     pool = pools[pool_by_name({name.lower(): pool for name, pool in service.pools.items()}, name, service.pool)]
     known: dict[str, Any] = {"method": "", "url": url, "client": client, "rule": service.name, "rule_in": "tcp"}
@@ -57,38 +60,39 @@ def explain_service(
     if not is_within(client, config.access.allow):
         return _refused(Reason.ACCESS_DENIED, f"{client} is in no network of [access] allow", known)
     template = followed(service.affinity, client) if service.affinity else ""
-    asked = service.port or port
+    asked, most = service.port or port, 1 if is_range else ASKED
+    if template and not is_kept(config, service.affinity, pool, template):
+        template = ""  # the client gets another
     known |= {"kind": KIND, "why": f"service {service.name}", "template": template}
     if service.affinity or service.scheduler in CHOSEN:
         known["nodes"] = node_lines(config, states, pool, [], {}, asked)
-        return _chosen(service, pool, known, template)
+        return _chosen(service, pool, known, template, most)
     key = name if service.scheduler == "host" and name else client
-    return _hashed(config, states, service, pool, key, asked, 1 if is_range else ASKED, known)
+    return _hashed(config, states, service, pool, key, asked, most, known)
 
 
-def _service_at(config: Config, host: str, port: int) -> tuple[TcpConfig, bool]:
-    """The service that listens there, and whether on more ports than one; host: "" for any."""
-    wanted = host if is_address(host) else ""
+def _service_at(config: Config, host: str, port: int, is_tls: bool) -> tuple[TcpConfig, bool]:
+    """The service that listens there, and whether on more ports than one; host: "" for any.
+
+    is_tls: rather one that reads what TLS clients ask for.
+    """
     places = [(service, parse_listen(listen)) for service in config.tcp for listen in service.listen]
-    for service, place in places:
-        try:
-            is_here = not wanted or overlap(place.host, str(ip_address(wanted)))
-        except BadValue:
-            is_here = False
+    for service, place in sorted(places, key=lambda each: is_tls and not each[0].tls):
+        is_here = not host or overlap(place.host, str(ip_address(host)))
         if is_here and place.first <= port <= place.last:
             return service, place.last > place.first
     listening = ", ".join(f"{place} ({service.name})" for service, place in places) or "there is no [[tcp]]"
     raise BadQuestionError(f"no TCP service listens on {f'{host} ' if host else ''}port {port}: {listening}")
 
 
-def _chosen(service: TcpConfig, pool: Pool[str], known: dict[str, Any], template: str) -> Explanation:
+def _chosen(service: TcpConfig, pool: Pool[str], known: dict[str, Any], template: str, most: int) -> Explanation:
     """By something that only a running director knows: how busy the nodes are, whose turn it is, where the client has been."""
     serving = tuple(pool.targets[i] for i in pool.serving)
-    if not serving:
+    if not serving and not template:
         return _refused(Reason.NO_NODE, known["why"], known)
     if template:
         goes = f"to {template}, where the client's template in the group {service.affinity} sends it"
-        serving = (template,)
+        serving = (template, *(name for name in serving if name != template))[:most]
     else:
         goes = f"to a node of {_named(pool)}, {CHOSEN.get(service.scheduler) or _by(service)}"
     return Explanation(**known, goes=goes + _session(service), to=serving)
@@ -110,8 +114,7 @@ def _hashed(
     if not asked:
         return _refused(Reason.NO_NODE, known["why"], known)
     first = pool.targets[asked[0]]
-    instead = ", its owner" if first == owner else f", because its owner {owner} is not in service"
-    goes = f"to {first}{instead}, {_by(service)}{_session(service)}"
+    goes = f"to {first}{instead(config, states, first, owner)}, {_by(service)}{_session(service)}"
     return Explanation(**known, goes=goes, to=tuple(pool.targets[index] for index in asked))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cachelb.routing.pool import Pool, Tables, make_pools
 from cachelb.routing.ring import Member
 from cachelb.routing.route import NodeState, admission
+from cachelb.routing.template import keepers
 
 if TYPE_CHECKING:
     from cachelb.config import Config
@@ -102,6 +103,22 @@ def state_of(config: Config, states: States, name: str) -> tuple[NodeState, floa
     if name in states:
         return states[name]
     return next(node.state for node in config.node if node.name == name), 1.0
+
+
+def instead(config: Config, states: States, first: str, owner: str) -> str:
+    """Why it is not the owner of a key that is asked first, as the end of a sentence."""
+    if first == owner:
+        return ", its owner"
+    state, share = state_of(config, states, owner)
+    slowly = f"returns slowly (it takes {share:.0%} of its keys)" if state == "up" else f"is {state}"
+    return f", because its owner {owner} {slowly}"
+
+
+def is_kept(config: Config, group: str, pool: Pool[str], template: str) -> bool:
+    """Whether a client with this template in a group goes on to its node."""
+    expires_on_drain = any(each.expire_on_drain for each in config.affinity if each.name == group)
+    places = {name: place for place, name in enumerate(pool.targets)}
+    return places.get(template, -1) in keepers(pool, places.__getitem__, expires_on_drain)
 
 
 def node_lines(

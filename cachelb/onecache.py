@@ -143,7 +143,7 @@ class OneCache:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_S if self.index.holdings.count() > LITTLE else QUIET_SWEEP_S)
+            await asyncio.sleep(SWEEP_S if self.index.holdings.records > LITTLE else QUIET_SWEEP_S)
             self.index.holdings.expire(int(time.time()))
             for answerer in (self.icp, self.htcp):
                 if answerer.problem is not None:

@@ -108,7 +108,8 @@ class Handlers:
         except (BadQuestionError, UnicodeError) as exc:
             raise ProblemError(400, str(exc)) from exc
         index = supervisor.onecache.index
-        held = index.holders(found.key.encode("utf-8", "surrogateescape")) if found.hash else []
+        is_url = bool(found.hash) and found.rule_in != "tcp"
+        held = index.holders(found.key.encode("utf-8", "surrogateescape")) if is_url else []
         holders = [index.names[slot] for slot in held if slot in index.names]
         groups = list(register.templates.shelves)
         templates = listing.of_client(register.templates, groups, packed(client), names, register.clock())

@@ -181,6 +181,11 @@ class Holdings:
                 found.append(Holding(self._slots.nodes[tag & SLOT], expires, Source((tag & SOURCE) >> SOURCE_SHIFT)))
         return found
 
+    @property
+    def records(self) -> int:
+        """All that are kept, also those of nodes that were forgotten and wait for ``expire``."""
+        return self._records
+
     def count(self, node: int | None = None) -> int:
         """Records of `node`, or of all nodes; stale ones that were not collected yet are among them."""
         if node is None:

@@ -28,7 +28,7 @@ from .leash import Leash
 START_TIMEOUT_S = 20.0  # measured 0.05-0.35 s; the margin is for a busy machine
 _ICP_QUERY, _ICP_HIT, _ICP_VERSION = 1, 2, 2
 _ICP_HEADER = struct.Struct(">BBHIIII")  # RFC 2186 section 2; the query's payload: 4 bytes of address, URL, NUL
-_PORTS = range(10_000, 30_000)  # below those that the kernel gives to outgoing connections
+_PORTS = range(10_000, 30_000)  # usually below those that the kernel gives to outgoing connections
 _ports = itertools.cycle(_PORTS)
 next(itertools.islice(_ports, os.getpid() * 997 % len(_PORTS), None))  # two processes at once start apart
 

@@ -201,8 +201,12 @@ class Attempts:
         if not link.target.is_node:
             self.engine.count("direct_connects")
         if link.target.send_proxy:
+            ends = self.client.ends()
+            if ends is None:  # without its name the request would be ours, and may be allowed more than the client's
+                self.fail(Reason.CLIENT_GONE)
+                return
             try:
-                link.send(make(link.target.send_proxy, self.client.ends()), more=True)
+                link.send(make(link.target.send_proxy, ends), more=True)
             except OSError:
                 self.link_lost(link)
                 return

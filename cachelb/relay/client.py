@@ -314,7 +314,7 @@ class Client(End):
     def ends(self) -> Ends | None:
         """Whose connection it is, and where to, as nodes are told; None when it has gone."""
         try:
-            return self.told or ends_of(self.sock, self.sock.getpeername())
+            return self.told or ends_of(self.sock, *self.sock.getpeername()[:2])
         except OSError:
             return None
 

@@ -183,7 +183,7 @@ class Cookies:
                 continue
             valid = jar.valid.get(cookie.config.name)
             since = now
-            if valid is not None and valid[0] is target:
+            if valid is not None and valid[0] is target.everybodys():
                 if not cookie.max_idle_s or now - valid[1].used < cookie.max_idle_s / REFRESHES:
                     continue
                 since = valid[1].since

@@ -143,7 +143,7 @@ class Engine:
         self.steering.templates.configure(config)
         self.steering.cookies.configure(config, snapshot.secret)
         fleet = self.fleet
-        self.spoofing.place(fleet.targets)
+        self.spoofing.place(fleet.targets, config.limits.idle_direct)
         self.planner = Planner(self._plan_settings, fleet.table, fleet.targets, fleet.admits, fleet.pools)
         self.lines.clear()
         self.host_lines.clear()

@@ -139,7 +139,7 @@ class Fleet:
                 del self._leaving[target.slot]
 
     def _write(self, target: Target) -> None:
-        target.counts[_IDLE] = len(target.idle)
+        target.counts[_IDLE] = len(target.idle) + target.apart
         start = node_offset(target.slot)
         self.block[start : start + len(target.counts)] = target.as_block()
 

@@ -26,10 +26,10 @@ RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: close() sends 
 Arrive = Callable[[SocketType, Ends], None]
 
 
-def ends_of(sock: SocketType, address: tuple[str, int]) -> Ends:
-    """The ends of a connection that nobody has said anything about; ``address``: of its peer.  Raises OSError: it has none."""
+def ends_of(sock: SocketType, ip: str, port: int) -> Ends:
+    """The ends of a connection that nobody has said anything about; ip, port: its peer's.  Raises OSError: it has gone."""
     here = sock.getsockname()
-    return Ends(_plain(address[0]), address[1], _plain(here[0]), here[1])
+    return Ends(_plain(ip), port, _plain(here[0]), here[1])
 
 
 def _plain(ip: str) -> str:

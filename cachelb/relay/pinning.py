@@ -64,7 +64,7 @@ class Pin:
 
     def is_usable(self) -> bool:
         """Whether a request may be sent on it."""
-        target = self.link.target
+        target = self.link.target.everybodys()
         if self.link.closed:
             return False
         return target.state not in OUT_OF_USE if target.is_node else self.config is self.pins.engine.config

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from functools import partial
 from socket import SocketType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cachelb.config_values import parse_listen
 from cachelb.errors import Reason
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Targets = tuple["Target", ...]
 Chosen = Callable[[Targets], None]
-Receiver = Callable[[SocketType, tuple[str, int]], None]
+Receiver = Callable[[SocketType, tuple[Any, ...]], None]  # the address: of two parts, or of four (IPv6)
 
 _ALGORITHM: Final = "ring"  # of schedulers that hash
 
@@ -90,9 +90,9 @@ class Services:
             return None
         return partial(self._receive, service)
 
-    def _receive(self, service: Service | None, sock: SocketType, address: tuple[str, int]) -> None:
+    def _receive(self, service: Service | None, sock: SocketType, address: tuple[Any, ...]) -> None:
         """Take a connection: a trusted proxy's has a header first."""
-        ends = ends_of(sock, address)
+        ends = ends_of(sock, *address[:2])
         arrive = partial(self._arrive, service)
         door = self.engine.door
         if not is_within(ends.source, self._config.listen.proxy_protocol):

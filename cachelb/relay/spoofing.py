@@ -29,25 +29,26 @@ class Spoofing:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.nodes = self.origins = self.active = False
-        self.most_idle = 0
+        self.most_idle = 0  # connections kept, of all clients
         self.pairs: dict[tuple[Target, str], Target] = {}
         self._is_set = False
 
     def configure(self, config: Config) -> None:
         """Take over the settings, of which only limits may change: rights and rules on the host are for the first ones."""
-        self.most_idle = config.limits.idle_direct
         if not self._is_set:
             self._is_set = True
             self.nodes = config.intercept.spoof in ("nodes", "both")
             self.origins = config.intercept.spoof in ("origin", "both")
 
-    def place(self, targets: Sequence[Target]) -> None:
-        """These are the nodes from now on."""
+    def place(self, targets: Sequence[Target], most_origins: int) -> None:
+        """These are the nodes from now on.  most_origins: connections kept to all origins."""
         self.active = self.nodes or self.origins or any(target.send_proxy for target in targets)
+        apart = [target for target in targets if self.nodes or target.send_proxy]
+        self.most_idle = most_origins + sum(target.idle_max for target in apart)
 
     def target(self, target: Target, ip: str) -> Target:
         """``target`` for the client at ``ip`` alone; itself where it is for everybody, or cannot be connected to from there."""
-        if target.client or not (self._is_spoofed(target) or target.send_proxy):
+        if target.client or not (target.send_proxy or self._is_spoofed(target)):
             return target
         own = self.pairs.get((target, ip))
         if own is None or own.port != target.port:
@@ -55,6 +56,7 @@ class Spoofing:
             if not addresses:
                 return target
             own = Target(target.name, addresses, target.port, target.slot, target.hierarchy)
+            own.shared = target
             own.client = ip
             own.source = ip if self._is_spoofed(target) else ""
             own.send_proxy = target.send_proxy
@@ -64,11 +66,12 @@ class Spoofing:
             if len(self.pairs) < PAIRS_MAX:
                 own.idle_max = min(KEPT_PER_CLIENT, target.idle_max)
                 self.pairs[target, ip] = own
-        own.unused_since = self.engine.now
+        own.used_at = self.engine.now
         return own
 
     def _is_spoofed(self, target: Target) -> bool:
-        return self.nodes if target.is_node else self.origins
+        """Whether it sees the client's address; one that is told of it by a header does not need to."""
+        return not target.send_proxy and (self.nodes if target.is_node else self.origins)
 
     def _addresses(self, target: Target, ip: str) -> tuple[str, ...]:
         return usable(target.addresses, ip) if self._is_spoofed(target) else target.addresses
@@ -76,17 +79,32 @@ class Spoofing:
     def expire(self, now: float) -> None:
         """Close what has been idle for too long, is too much, or leads to a node that is dead or has moved."""
         total = 0
+        for target in self.engine.fleet.targets:
+            target.apart = 0
         for pair, own in list(self.pairs.items()):
             target = pair[0]
             own.expire(now)
             is_gone = target.state == "dead" or not target.idle_max or self._addresses(target, own.client) != own.addresses
-            total += len(own.idle)
-            if is_gone or total > self.most_idle:
-                total -= len(own.idle)
+            if is_gone:
                 own.close_idle()
-            if is_gone or (not own.idle and own.unused_since + own.keep_s < now):
+            if is_gone or (not own.idle and own.used_at + own.keep_s < now):
                 own.idle_max = 0
                 del self.pairs[pair]
+            total += len(own.idle)
+            if target.is_node:
+                target.apart += len(own.idle)
+        if total > self.most_idle:
+            self._trim(total - self.most_idle)
+
+    def _trim(self, excess: int) -> None:
+        """Close so many connections, of the clients that have not been heard of for the longest time."""
+        for own in sorted(self.pairs.values(), key=_used_at):
+            if excess <= 0:
+                return
+            excess -= len(own.idle)
+            if own.is_node:
+                own.everybodys().apart -= len(own.idle)
+            own.close_idle()
 
     def close(self) -> None:
         """Close every kept connection."""
@@ -101,3 +119,7 @@ def usable(addresses: tuple[str, ...], ip: str) -> tuple[str, ...]:
     if ip.startswith("127.") or ip == "::1" or "%" in ip:
         return ()
     return tuple(address for address in addresses if (":" in address) == (":" in ip))
+
+
+def _used_at(own: Target) -> float:
+    return own.used_at

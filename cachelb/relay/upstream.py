@@ -94,15 +94,17 @@ class Target:
         is_node: False for an origin; slot: the place of a node's counters.
         addresses: IP literals to try in order; port: where to connect.
         idle: kept connections, the oldest first; idle_max: how many are kept at most.
-        client: whose requests alone it is for, by address; "": everybody's (spoofing.py).  unused_since: of such a Target.
+        client: whose requests alone it is for, by address; "": everybody's (spoofing.py).
+        shared: of such a Target, the one for everybody; used_at: when it was last asked for, on the engine's clock.
+        apart: idle connections that such Targets keep to the same node, as of a second ago.
         source: the address that it is connected to from; "": ours.  send_proxy: the version of the PROXY protocol it expects.
         counts: the counters of ``counters.NODE``, in that order, and the histograms; tally: what is added to them.
         elsewhere: requests under way with other workers, half a second old at most; kept up to date where a scheduler asks.
     """
 
     __slots__ = (
-        "addresses", "client", "counts", "elsewhere", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name", "port",
-        "send_proxy", "slot", "source", "state", "tally", "unused_since",
+        "addresses", "apart", "client", "counts", "elsewhere", "hierarchy", "idle", "idle_max", "is_node", "keep_s", "name",
+        "port", "send_proxy", "shared", "slot", "source", "state", "tally", "used_at",
     )  # fmt: skip
 
     def __init__(self, name: str, addresses: Sequence[str], port: int, slot: int = -1, hierarchy: str = "CARP") -> None:
@@ -122,7 +124,13 @@ class Target:
         self.client = ""
         self.source = ""
         self.send_proxy = ""
-        self.unused_since = 0.0
+        self.shared: Target | None = None
+        self.used_at = 0.0
+        self.apart = 0
+
+    def everybodys(self) -> Target:
+        """The Target that stands for the node or origin: whose state is kept up to date."""
+        return self.shared or self
 
     def under_way(self) -> int:
         """Requests, and connections of TCP services, that have begun and not ended."""

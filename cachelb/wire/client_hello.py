@@ -85,6 +85,11 @@ def read_hello(body: bytes) -> Hello:
     return Hello(name, session, found.get(_SESSION_TICKET, b""), is_13)
 
 
+def is_name(value: bytes) -> bool:
+    """Whether it is a host's name, as a ClientHello may ask for."""
+    return _NAME.match(value) is not None
+
+
 def _server_name(data: bytes) -> bytes:
     fields = Fields(data)
     names = Fields(fields.vector(2))
@@ -94,7 +99,7 @@ def _server_name(data: bytes) -> bytes:
     while names.left:
         kind, value = names.number(1), names.vector(2)
         if kind == 0 and not name:
-            if _NAME.match(value) is None:
+            if not is_name(value):
                 raise BadTlsError("a name that is none of a host")
             name = value.lower()
     return name

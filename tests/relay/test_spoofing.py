@@ -5,10 +5,13 @@ That they come from there, and what Squids make of the header: tests/transparent
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from fakes import Peer, get, ok
 
 from cachelb.relay import spoofing
+from cachelb.relay.client import Client
 from cachelb.relay.spoofing import KEPT_PER_CLIENT, usable
 from cachelb.relay.upstream import Target
 from cachelb.wire.proxy_protocol import V2_BYTES, Ends, parse
@@ -118,7 +121,7 @@ def test_a_node_that_expects_a_header_has_connections_for_each_client(spoofer):
     _, subject = spoofer("off")
     node = Target("m", ("10.0.0.12", "fd00::12"), 3128, slot=2)
     node.send_proxy = "v2"
-    subject.place([NODE, node])
+    subject.place([NODE, node], 8)
     assert subject.active
     assert subject.target(NODE, "10.1.1.1") is NODE
     for ip in ("10.1.1.1", "127.0.0.1", "fd01::1"):  # unlike an address to connect from, what is said can be any
@@ -126,7 +129,7 @@ def test_a_node_that_expects_a_header_has_connections_for_each_client(spoofer):
         assert own is not node
         assert (own.client, own.source, own.send_proxy, own.addresses) == (ip, "", "v2", node.addresses)
         assert subject.target(own, ip) is own
-    subject.place([NODE])
+    subject.place([NODE], 8)
     assert not subject.active
 
 
@@ -217,3 +220,80 @@ def test_a_node_that_expects_it_no_more_gets_new_connections(greeted):
     assert link.read_head().startswith(b"GET ")
     link.send(ok(b"second"))
     assert client.read_answer().body == b"second"
+
+
+@pytest.mark.parametrize("trusted", [[], ["127.0.0.0/8"]])
+def test_an_ipv6_client_is_told_of_as_such(make_farm, trusted: list[str]):
+    farm = make_farm(nodes=1, listen={"proxy_protocol": trusted})
+    farm.send_proxy = "v2"
+    farm.apply()
+    listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    farm.relay.call(lambda: farm.engine.door.open([*farm.engine.door.listeners, listener]))
+    client = Peer(socket.create_connection(listener.getsockname()[:2]))
+    farm.clients.append(client)
+    client.send(get(farm.url()))
+    link = farm.nodes[0].accept()
+    assert read_header(link) == Ends(*client.sock.getsockname()[:2], *client.sock.getpeername()[:2])
+    link.read_head()
+    link.send(ok(b"six"))
+    assert client.read_answer().body == b"six"
+
+
+@pytest.mark.sources
+def test_a_request_never_goes_out_as_the_directors_own(greeted, monkeypatch: pytest.MonkeyPatch):
+    """A client that has said its last word may have vanished unseen when the connection to the node is open."""
+    monkeypatch.setattr(Client, "ends", lambda self: None)
+    client = greeted.connect()
+    client.send(get(greeted.url()))
+    link = greeted.nodes[0].accept()
+    assert link.read_to_end() == b""
+    greeted.wait_for_end("client_gone")
+
+
+def test_who_has_vanished_has_no_ends(make_farm):
+    farm = make_farm()
+    client = farm.connect()
+    client.send(b"GET ")
+    farm.wait_until(lambda: len(farm.engine.clients) == 1)
+    [served] = farm.engine.clients
+    assert served.ends() == Ends(*client.sock.getsockname(), *client.sock.getpeername())
+    with farm.held():
+        client.reset()
+        assert served.ends() is None
+
+
+def test_a_header_goes_before_spoofing_that_the_kernel_still_does_since_before_a_reload(spoofer):
+    _, subject = spoofer("nodes")
+    node = Target("m", ("10.0.0.12",), 3128, slot=2)
+    node.send_proxy = "v1"
+    subject.place([node], 8)
+    for ip in ("10.1.1.1", "fd01::1", "127.0.0.1"):
+        own = subject.target(node, ip)
+        assert (own is not node, own.client, own.source, own.addresses) == (True, ip, "", node.addresses)
+
+
+def test_what_is_kept_for_all_clients_together_is_bounded_and_counted(greeted, monkeypatch: pytest.MonkeyPatch):
+    greeted.apply(limits={"idle_per_node": 2, "idle_direct": 0})
+    for number in range(1, 5):
+        client = greeted.connect(source=f"127.0.0.{number}")
+        client.send(get(greeted.url()))
+        link = greeted.nodes[0].accept()
+        read_header(link)
+        link.read_head()
+        link.send(ok(b"yes"))
+        assert client.read_answer().body == b"yes"
+    spoofing = greeted.engine.spoofing
+    greeted.relay.call(lambda: spoofing.expire(greeted.engine.now))
+    kept = [own.client for own in spoofing.pairs.values() if own.idle]
+    assert len(kept) == 2
+    assert greeted.node_counters(0)["idle"] == 2
+
+
+def test_a_pinned_connection_hears_what_becomes_of_its_node(spoofer):
+    _, subject = spoofer("nodes")
+    node = Target("m", ("10.0.0.12",), 3128, slot=2)
+    own = subject.target(node, "10.1.1.1")
+    node.state = "down"
+    assert own.everybodys() is node
+    assert own.everybodys().state == "down"
+    assert node.everybodys() is node

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cachelb import cookiekey
 from cachelb.config import Config
 from cachelb.cookiekey import FILE_NAME, CookieKey, kept_secret, read_secret, trouble
 
@@ -62,6 +63,14 @@ def test_check_finds_what_is_wrong_with_the_file(tmp_path):
     assert "No such file" in trouble(config(str(tmp_path / "none")))
     assert trouble(config(str(written(tmp_path)))) == ""
     assert "chmod 600" in trouble(config(str(written(tmp_path, mode=0o644))))
+
+
+def test_a_file_that_this_user_may_not_read_is_not_called_bad(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cookiekey, "read_secret", denied)
+    assert "so it was not checked" in trouble(config(str(tmp_path / "any")))
 
 
 def test_without_a_usable_file_one_is_made_for_now(tmp_path, caplog):

@@ -55,8 +55,33 @@ def test_by_affinity_it_goes_where_the_clients_template_is(config: Config):
     assert (found.template, found.to, found.method) == ("", ("a", "b", "c"), "")
     assert found.goes == "to a node of the farm, whoever has the fewest requests under way for its weight"
     found = ask(config, "tcp://10.9.9.9:50010", followed=lambda *who: "b" if who == ("ftp", "10.1.1.1") else "")
-    assert (found.rule, found.template, found.to) == ("control", "b", ("b",))
+    assert (found.rule, found.template, found.to) == ("control", "b", ("b",))  # of a range: no other node has that port open
     assert found.goes == "to b, where the client's template in the group ftp sends it"
+
+
+def test_a_template_holds_while_its_node_may_be_asked(config: Config):
+    def to_b(group: str, client: str) -> str:
+        return "b"
+
+    assert ask(config, "tcp://10.9.9.9:21", followed=to_b).to == ("b", "a", "c")
+    drained = ask(config, "tcp://10.9.9.9:21", followed=to_b, states={"b": ("drain", 1.0)})
+    assert (drained.template, drained.to) == ("b", ("b", "a", "c"))
+    dead = ask(config, "tcp://10.9.9.9:21", followed=to_b, states={"b": ("dead", 0.0)})
+    assert (dead.template, dead.to) == ("", ("a", "c"))
+    assert dead.goes.startswith("to a node of the farm")
+
+
+def test_a_client_is_the_same_however_its_address_is_written(config: Config):
+    found = {ask(config, "tcp://10.9.9.9:26", client).hash for client in ("10.0.0.1", "::ffff:10.0.0.1", "::FFFF:10.0.0.1")}
+    assert len(found) == 1
+    assert ask(config, "tcp://[fd00::1]:25", "FD00:0::77").key == "fd00::77"
+
+
+def test_of_two_services_on_a_port_a_tls_client_is_for_the_one_that_reads_names(config: Config):
+    plain = '[[tcp]]\nname = "plain"\nlisten = "10.9.9.8:443"\n[[tcp]]\nname = "names"\nlisten = "10.9.9.9:443"\ntls = "sni"\n'
+    both = parse(plain + NODES, "c.toml")
+    for url, service in (("tls://a.example:443", "names"), ("tcp://10.9.9.8:443", "plain"), ("tcp://10.9.9.9:443", "names")):
+        assert explain(both, url).rule == service
 
 
 def test_by_the_name_that_a_tls_client_asks_for(config: Config):
@@ -78,11 +103,13 @@ def test_by_the_clients_address_and_on_a_port_of_a_range_one_node_alone(config: 
     owners = {ask(config, "tcp://10.9.9.9:26", f"10.1.2.{number}").owner for number in range(40)}
     assert owners == {"a", "b"}
     dead = {"a": ("dead", 0.0)}
+    returning = [ask(config, "tcp://10.9.9.9:26", f"10.1.2.{n}", states={"a": ("up", 0.01)}).goes for n in range(40)]
+    assert "to b, because its owner a returns slowly (it takes 1% of its keys), by the client's address" in returning
     moved = [ask(config, "tcp://10.9.9.9:26", f"10.1.2.{number}", states=dead) for number in range(40)]
     assert {found.to for found in moved} == {("b",)}
     assert {found.goes for found in moved} == {
         "to b, its owner, by the client's address",
-        "to b, because its owner a is not in service, by the client's address",
+        "to b, because its owner a is dead, by the client's address",
     }
 
 
@@ -105,6 +132,10 @@ def test_where_nobody_is_in_service_or_the_client_may_not_come_it_is_closed(conf
         ("tls://shop.example:444", "no TCP service listens on port 444"),
         ("tcp://10.9.9.9", "is not a connection; write it like"),
         ("tls://a/b:443", "is not a connection"),
+        ("tls://a b:443", "'a b' is not a host that a TLS client asks for"),
+        ("tls://\udcff.example:443", "is not a host that a TLS client asks for"),
+        ("tcp://www.example.org:21", "'www.example.org' is not an IP address"),
+        ("tcp://\x1bc:21", "'\\x1bc' is not an IP address"),
         ("tcp://10.9.9.9:123456", "is not a connection"),
     ],
 )

@@ -17,6 +17,7 @@ from live_director import LiveDirector, SlowNode, wait_until
 
 from cachelb import supervisor
 from cachelb.config import Config
+from cachelb.demo.squid import free_port
 from cachelb.listen import open_listeners
 from cachelb.nodes.health import HealthPolicy
 from cachelb.snapshot import Snapshot
@@ -282,7 +283,7 @@ def test_a_configuration_that_cannot_be_used_changes_nothing(director: Make):
 def test_what_cannot_change_while_running_is_said_each_time(director: Make):
     subject = director()
     http = subject.http
-    subject.http = ("127.0.0.1", http[1] + 1)
+    subject.http = ("127.0.0.1", free_port("127.0.0.1"))
     subject.configure("")
     for times in (1, 2):
         subject.signal(signal.SIGHUP)

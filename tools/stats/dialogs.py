@@ -144,7 +144,7 @@ class Explain(Window):
 
 def explained(answer: Mapping[str, Any]) -> Text:
     """What the director says of a URL."""
-    text = Text()
+    text, is_tcp = Text(), answer.get("rule_in") == "tcp"
     rows = [
         ("goes", answer.get("goes")),
         ("why", answer.get("why")),
@@ -154,9 +154,9 @@ def explained(answer: Mapping[str, Any]) -> Text:
         ("group", answer.get("affinity")),
         ("template", answer.get("template")),
         ("owner", answer.get("owner") or "none"),
-        ("held by", ", ".join(map(str, listed(answer, "holders"))) or "no node, as far as is known"),
+        ("held by", "" if is_tcp else ", ".join(map(str, listed(answer, "holders"))) or "no node, as far as is known"),
         ("key", answer.get("key")),
-        ("refused", f"{answer['status']} {answer.get('reason')}" if answer.get("status") else ""),
+        ("refused", f"{answer.get('status') or ''} {answer['reason']}".strip() if answer.get("reason") else ""),
     ]
     for name, value in rows:
         if value:

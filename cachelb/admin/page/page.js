@@ -399,7 +399,7 @@ function showExplanation(found) {
     ...(["rule", "tcp"].includes(found.rule_in) ? ruleFacts(found) : []),
     ["Kind", found.reason ? `${found.kind}: ${found.reason}${found.status ? ` (${found.status})` : ""}` : found.kind],
     ["Key", found.key || NONE],
-    ["Held by", found.holders.join(", ") || "no node, as far as the index knows"],
+    ...(found.rule_in === "tcp" ? [] : [["Held by", found.holders.join(", ") || "no node, as far as the index knows"]]),
     ["Asked in turn", found.to.join(", then ") || NONE],
   ];
   const list = element("dl", { class: "facts" });

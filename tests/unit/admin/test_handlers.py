@@ -213,7 +213,9 @@ def test_templates_are_counted_and_listed_with_filters():
         assert (await ask("/api/v1/affinity?client=10.0.0.5&node=a"))[2]["clients"] == []
         _, _, found = await ask("/api/v1/explain?url=http://www.test/x&client=10.0.0.5")
         assert [(c["group"], c["node"]) for c in found["templates"]] == [("shop", "c"), ("mail", "c")]
-        assert (found["affinity"], found["template"], found["to"][0]) == ("shop", "c", "c")
+        assert (found["affinity"], found["template"], found["to"][0]) == ("shop", "", "a")  # c is down
+        _, _, found = await ask("/api/v1/explain?url=http://www.test/x&client=10.0.0.4")
+        assert (found["affinity"], found["template"], found["to"][0]) == ("shop", "b", "b")  # which drains
         _, _, found = await ask("/api/v1/explain?url=http://www.test/x&client=10.9.9.9")
         assert (found["affinity"], found["template"]) == ("shop", "")
 

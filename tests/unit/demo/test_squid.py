@@ -105,8 +105,7 @@ def test_the_preferred_port_is_taken_only_when_it_is_free():
 def test_a_free_port_is_named_once():
     ports = [free_port("127.0.1.1") for _ in range(50)]
     assert len(set(ports)) == 50
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    assert max(ports) < low, "an outgoing connection might get it first"
+    assert max(ports) < 30_000  # where the kernel's own begin unless somebody has changed that: nobody else gets it first
 
 
 def test_wait_until_gives_up():
