@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cachelb.config_values import is_address, overlap, parse_listen
 from cachelb.errors import Reason
 from cachelb.explained import CHOSEN, BadQuestionError, Explanation, States, instead, is_kept, node_lines, pools_of
+from cachelb.relay.plan import OWNERS
 from cachelb.routing.guard import is_within
 from cachelb.routing.pool import Pool, pool_by_name
 from cachelb.routing.route import pick
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from cachelb.config_policy import TcpConfig
 
 KIND: Final = "tcp"
-ASKED: Final = 3  # nodes, for one connection; on a port of a range it is one (relay/services.py)
 _ALGORITHM: Final = "ring"
 
 _connection = re.compile(r"(tcp|tls)://(?:\[([^\]/]*)\]|([^:/\[\]]*)):([0-9]{1,5})/?", re.IGNORECASE).fullmatch
@@ -60,7 +60,7 @@ def explain_service(
     if not is_within(client, config.access.allow):
         return _refused(Reason.ACCESS_DENIED, f"{client} is in no network of [access] allow", known)
     template = followed(service.affinity, client) if service.affinity else ""
-    asked, most = service.port or port, 1 if is_range else ASKED
+    asked, most = service.port or port, 1 if is_range else OWNERS  # on a port of a range others have other clients
     if template and not is_kept(config, service.affinity, pool, template):
         template = ""  # the client gets another
     known |= {"kind": KIND, "why": f"service {service.name}", "template": template}

@@ -29,8 +29,7 @@ def director(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
         def make(script: str) -> Director:
             program = tmp_path / "python"
-            # not sh: dash loses a signal that comes as it returns from the vfork for a command
-            program.write_text(f"#!/bin/bash\n{script}\n")
+            program.write_text(f"#!/bin/sh\n{script}\n")
             program.chmod(0o755)
             monkeypatch.setattr(sys, "executable", str(program))
             http, admin = director_ports()
