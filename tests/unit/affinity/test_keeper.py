@@ -101,7 +101,10 @@ def upgrade(director: LiveDirector) -> None:
 
     before = director.pid
     director.signal(signal.SIGUSR2)
-    wait_until(lambda: pid() not in (0, before), "the new version is the director", 60.0)
+    try:
+        wait_until(lambda: pid() not in (0, before), "the new version is the director", 60.0)
+    except AssertionError as problem:
+        raise AssertionError(f"{problem}\n{director.log()}") from None
     director.follow(pid())
 
 
