@@ -95,7 +95,9 @@ def judge(farm: Farm) -> Verdict:
             found = [_spared(farm, finding) if finding.kind == "errors" else finding for finding in found]
     if any(finding.level != NOTE for finding in found):  # what is usual does not stand beside what is wrong
         found = [finding for finding in found if finding.kind not in ("hot", "skew")]
-    is_seen = farm.now.requests is not None and ((number(farm.status, "uptime_s") or SEEN_S) >= SEEN_S or bool(farm.now.requests))
+    has_time = (number(farm.status, "uptime_s") or SEEN_S) >= SEEN_S
+    asked = farm.now.requests or number(of(farm.status, "farm"), "requests")
+    is_seen = farm.now.requests is not None and (has_time or bool(asked))
     return Verdict(tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level))), is_seen)
 
 

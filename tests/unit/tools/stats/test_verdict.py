@@ -135,9 +135,11 @@ def test_a_node_that_has_just_come_may_hit_less():
 
 
 def test_nothing_is_well_before_anything_was_measured():
-    at_start = status(rates={"requests_per_s": 0.0}, uptime_s=1.0)
+    at_start = status(rates={"requests_per_s": 0.0}, uptime_s=1.0) | {"farm": {"requests": 0}}
     assert judge(farm(status=at_start)).words() == "nothing wrong yet: nothing was measured so far"
     assert judge(farm(status=status(rates={"requests_per_s": 0.0}, uptime_s=60.0))).words() == "all well"
+    asked = status(rates={"requests_per_s": 0.0}, uptime_s=1.0) | {"farm": {"requests": 30}}  # but none in the last second
+    assert judge(farm(status=asked)).words() == "all well"
 
 
 def test_clients_that_saw_nothing_of_a_failing_node_are_spoken_of():
