@@ -191,7 +191,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_explain(asked: argparse.ArgumentParser) -> None:
-    asked.add_argument("url", metavar="URL", help="as a client asks for it; or where it connects to: tcp://ADDRESS:PORT, tls://NAME:PORT")
+    places = "tcp://ADDRESS:PORT, tls://NAME:PORT"
+    asked.add_argument("url", metavar="URL", help=f"as a client asks for it; or where it connects to: {places}")
     asked.add_argument("--method", default="GET", metavar="METHOD", help="of the request (GET)")
     asked.add_argument(
         "--header", "-H", action="append", default=[], metavar="'NAME: VALUE'", help="of the request; may be repeated"

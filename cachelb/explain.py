@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from cachelb.errors import BadRequest, Reason
 from cachelb.explain_tcp import explain_service, is_connection
-from cachelb.explained import CHOSEN, BadQuestionError, Explanation, NodeLine, States, instead, is_kept, node_lines, pools_of
+from cachelb.explained import (
+    CHOSEN,
+    BadQuestionError,
+    Explanation,
+    Followed,
+    NodeLine,
+    States,
+    instead,
+    node_lines,
+    pools_of,
+    template_of,
+)
 from cachelb.http.framing import request_body
 from cachelb.http.head import Limits, scan_request
 from cachelb.relay.plan import OWNERS, BlockPlan, LinePlan, Planner, plan_settings
@@ -23,6 +34,7 @@ from cachelb.routing.guard import is_within
 from cachelb.routing.pool import Pool
 from cachelb.routing.route import pick
 from cachelb.routing.rules import Rule, first_that_takes
+from cachelb.routing.template import packed
 
 if TYPE_CHECKING:
     from cachelb.config import Config
@@ -43,7 +55,7 @@ def explain(
     states: States | None = None,
     host_names: Iterable[str] = (),
     taught: Callable[[bytes, bytes], str | None] = lambda key, segment: None,
-    followed: Callable[[str, str], str] = lambda group, client: "",
+    followed: Followed = lambda group, client: "",
 ) -> Explanation:
     """Say what would happen to a request.
 
@@ -86,10 +98,9 @@ def explain(
 def _plain(client: str) -> str:
     """A client's address as the relay knows it."""
     try:
-        address = ip_address(client.partition("%")[0])
+        return str(ip_address(packed(client)))
     except ValueError as exc:
         raise BadQuestionError(f"{client!r} is not the IP address of a client") from exc
-    return str((address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address)
 
 
 def _head(method: str, url: str, headers: Iterable[str]) -> bytes:
@@ -129,7 +140,7 @@ class _Question:
         states: States,
         planner: Planner[str],
         taught: Callable[[bytes, bytes], str | None],
-        followed: Callable[[str, str], str],
+        followed: Followed,
     ) -> None:
         self.config = config
         self.taught = taught
@@ -193,10 +204,9 @@ class _Question:
         if not (action.affinity or action.cookies) and scheduler in _BY_KEY:
             owners = pool.owners(self._hashed(line, rule), OWNERS, action.algorithm)
             return self._destination(Kind.HASH, line, block, known, owners, can_do_without=action.only_hashes)
-        known["template"] = template = self.followed(action.affinity, str(self.asked["client"])) if action.affinity else ""
+        template = template_of(self.config, action.affinity, pool, str(self.asked["client"]), self.followed)
+        known["template"] = template
         serving = tuple(pool.targets[i] for i in pool.serving)
-        if template and not is_kept(self.config, action.affinity, pool, template):
-            known["template"] = template = ""  # the client gets another
         if not serving and not template:
             return self.refused(Reason.NO_NODE, **known)
         if template:

@@ -7,13 +7,12 @@ client asks for.  Left out: what has to be seen first: which node is the least b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from cachelb.config_values import is_address, overlap, parse_listen
 from cachelb.errors import Reason
-from cachelb.explained import CHOSEN, BadQuestionError, Explanation, States, instead, is_kept, node_lines, pools_of
+from cachelb.explained import CHOSEN, BadQuestionError, Explanation, Followed, States, instead, node_lines, pools_of, template_of
 from cachelb.relay.plan import OWNERS
 from cachelb.routing.guard import is_within
 from cachelb.routing.pool import Pool, pool_by_name
@@ -37,7 +36,7 @@ def is_connection(url: str) -> bool:
 
 
 def explain_service(
-    config: Config, url: str, client: str, states: States, followed: Callable[[str, str], str]
+    config: Config, url: str, client: str, states: States, followed: Followed
 ) -> Explanation:
     """Say what would happen to a connection; arguments as of ``explain``.
 
@@ -59,10 +58,8 @@ def explain_service(
     known |= {"pool": pool.name, "scheduler": service.scheduler, "affinity": service.affinity}
     if not is_within(client, config.access.allow):
         return _refused(Reason.ACCESS_DENIED, f"{client} is in no network of [access] allow", known)
-    template = followed(service.affinity, client) if service.affinity else ""
+    template = template_of(config, service.affinity, pool, client, followed)
     asked, most = service.port or port, 1 if is_range else OWNERS  # on a port of a range others have other clients
-    if template and not is_kept(config, service.affinity, pool, template):
-        template = ""  # the client gets another
     known |= {"kind": KIND, "why": f"service {service.name}", "template": template}
     if service.affinity or service.scheduler in CHOSEN:
         known["nodes"] = node_lines(config, states, pool, [], {}, asked)

@@ -5,7 +5,7 @@ Left out: how it is found (explain.py, explain_tcp.py), as text (explain_text.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cachelb.config import Config
 
 States = Mapping[str, tuple[NodeState, float]]  # of nodes: the state, and the part of its keys that one takes while it returns
+Followed = Callable[[str, str], str]  # the node that a client has in an affinity group; "" if it has none
 # How schedulers that hash nothing choose, in words.
 CHOSEN = {
     "rr": "in turn",
@@ -114,11 +115,12 @@ def instead(config: Config, states: States, first: str, owner: str) -> str:
     return f", because its owner {owner} {slowly}"
 
 
-def is_kept(config: Config, group: str, pool: Pool[str], template: str) -> bool:
-    """Whether a client with this template in a group goes on to its node."""
+def template_of(config: Config, group: str, pool: Pool[str], client: str, followed: Followed) -> str:
+    """The node that a client of an affinity group goes on to; "" if it has none there, or gets another."""
+    template = followed(group, client) if group else ""
     expires_on_drain = any(each.expire_on_drain for each in config.affinity if each.name == group)
     places = {name: place for place, name in enumerate(pool.targets)}
-    return places.get(template, -1) in keepers(pool, places.__getitem__, expires_on_drain)
+    return template if places.get(template, -1) in keepers(pool, places.__getitem__, expires_on_drain) else ""
 
 
 def node_lines(

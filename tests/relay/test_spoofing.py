@@ -108,9 +108,7 @@ def test_a_client_on_loopback_is_served_as_ever(make_farm):
     for number in range(2):
         if number:
             client.send(get(url))
-        link.read_head()
-        link.send(ok(b"yes"))
-        assert client.read_answer().body == b"yes"
+        served(client, link, b"yes")
     assert farm.counter("hashed") == 2
 
 
@@ -150,6 +148,14 @@ def read_header(link: Peer) -> Ends | None:
     return header.ends
 
 
+def served(client: Peer, link: Peer, body: bytes) -> bytes:
+    """The node answers the request that has come on ``link``, and the client has the answer; the request's head."""
+    head = link.read_head()
+    link.send(ok(body))
+    assert client.read_answer().body == body
+    return head
+
+
 def test_a_node_is_told_whose_connection_it_is_and_a_kept_one_serves_its_client(greeted):
     client = greeted.connect()
     url = greeted.url()
@@ -160,14 +166,10 @@ def test_a_node_is_told_whose_connection_it_is_and_a_kept_one_serves_its_client(
     for number in range(3):
         if number:
             client.send(get(url))
-        assert link.read_head().startswith(b"GET " + url.encode())
-        link.send(ok(b"yes"))
-        assert client.read_answer().body == b"yes"
+        assert served(client, link, b"yes").startswith(b"GET " + url.encode())
     other = greeted.connect()  # of the same address: the kept connection is good for it
     other.send(get(url))
-    link.read_head()
-    link.send(ok(b"again"))
-    assert other.read_answer().body == b"again"
+    served(other, link, b"again")
     assert greeted.counter("requests") == 4
 
 
@@ -182,9 +184,7 @@ def test_clients_of_two_addresses_share_no_connection(greeted):
             ends = read_header(links[ip])
             assert ends is not None
             assert ends.source == ip
-        links[ip].read_head()
-        links[ip].send(ok(ip.encode()))
-        assert client.read_answer().body == ip.encode()
+        served(client, links[ip], ip.encode())
         client.close()
 
 
@@ -193,16 +193,12 @@ def test_a_kept_connection_that_the_node_has_closed_costs_no_request(greeted):
     client.send(get(greeted.url()))
     link = greeted.nodes[0].accept()
     read_header(link)
-    link.read_head()
-    link.send(ok(b"first"))
-    assert client.read_answer().body == b"first"
+    served(client, link, b"first")
     link.close()
     client.send(get(greeted.url()))
     link = greeted.nodes[0].accept()
     assert read_header(link) is not None
-    link.read_head()
-    link.send(ok(b"second"))
-    assert client.read_answer().body == b"second"
+    served(client, link, b"second")
 
 
 def test_a_node_that_expects_it_no_more_gets_new_connections(greeted):
@@ -210,16 +206,12 @@ def test_a_node_that_expects_it_no_more_gets_new_connections(greeted):
     client.send(get(greeted.url()))
     old = greeted.nodes[0].accept()
     read_header(old)
-    old.read_head()
-    old.send(ok(b"first"))
-    assert client.read_answer().body == b"first"
+    served(client, old, b"first")
     greeted.send_proxy = ""
     greeted.apply()
     client.send(get(greeted.url()))
     link = greeted.nodes[0].accept()
-    assert link.read_head().startswith(b"GET ")
-    link.send(ok(b"second"))
-    assert client.read_answer().body == b"second"
+    assert served(client, link, b"second").startswith(b"GET ")
 
 
 @pytest.mark.parametrize("trusted", [[], ["127.0.0.0/8"]])
@@ -234,9 +226,7 @@ def test_an_ipv6_client_is_told_of_as_such(make_farm, trusted: list[str]):
     client.send(get(farm.url()))
     link = farm.nodes[0].accept()
     assert read_header(link) == Ends(*client.sock.getsockname()[:2], *client.sock.getpeername()[:2])
-    link.read_head()
-    link.send(ok(b"six"))
-    assert client.read_answer().body == b"six"
+    served(client, link, b"six")
 
 
 @pytest.mark.sources
@@ -272,16 +262,14 @@ def test_a_header_goes_before_spoofing_that_the_kernel_still_does_since_before_a
         assert (own is not node, own.client, own.source, own.addresses) == (True, ip, "", node.addresses)
 
 
-def test_what_is_kept_for_all_clients_together_is_bounded_and_counted(greeted, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_kept_for_all_clients_together_is_bounded_and_counted(greeted):
     greeted.apply(limits={"idle_per_node": 2, "idle_direct": 0})
     for number in range(1, 5):
         client = greeted.connect(source=f"127.0.0.{number}")
         client.send(get(greeted.url()))
         link = greeted.nodes[0].accept()
         read_header(link)
-        link.read_head()
-        link.send(ok(b"yes"))
-        assert client.read_answer().body == b"yes"
+        served(client, link, b"yes")
     spoofing = greeted.engine.spoofing
     greeted.relay.call(lambda: spoofing.expire(greeted.engine.now))
     kept = [own.client for own in spoofing.pairs.values() if own.idle]
