@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -81,6 +83,28 @@ class Space:
         with self, IPRoute() as ip:
             ip.addr("add", index=ip.link_lookup(ifname=interface)[0], address=host, prefixlen=prefix)
 
+    def settle(self) -> None:
+        """Wait until the kernel has done what it does by itself once an interface is up: carrier, link-local address and routes."""
+        deadline = time.monotonic() + 30.0
+        while (unready := self._unready()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not unready, f"{self.name}: {unready}"
+
+    def _unready(self) -> list[str]:
+        local_routes = self.run("ip", "-6", "route", "show", "table", "local")
+        return [
+            link["ifname"]
+            for link in json.loads(self.run("ip", "-j", "addr"))
+            if "LOOPBACK" not in link["flags"]
+            and (
+                link["operstate"] != "UP"
+                or not any(
+                    address.get("scope") == "link" and not address.get("tentative") and f"local {address['local']} " in local_routes
+                    for address in link["addr_info"]
+                )
+            )
+        ]
+
     def snapshot(self) -> str:
         """All that a director could change there, as an operator sees it."""
         commands = (
@@ -107,6 +131,8 @@ class Bed:
             self.nodes = [self._space(f"node{number}") for number in range(1, nodes + 1)]
             for link, space in enumerate((self.client, self.origin, *self.nodes), 1):
                 self.attach(space, link)
+            for space in self._spaces:
+                space.settle()
         except BaseException:
             self.close()
             raise
@@ -162,6 +188,8 @@ class Lan:
             for space in self._hosts.values():
                 with space, IPRoute() as ip:
                     _configure(ip, "eth0", space.v4, space.v6)
+            for space in self._hosts.values():
+                space.settle()
         except BaseException:
             self.close()
             raise

@@ -22,6 +22,7 @@ def space() -> Iterator[Space]:
                 ip.link("add", ifname="veth0", kind="veth", peer="veth1")
                 for name in ("veth0", "veth1"):
                     ip.link("set", index=ip.link_lookup(ifname=name)[0], state="up")
+            space.settle()
             yield space
     finally:
         space.close()
