@@ -23,6 +23,7 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pyroute2 import IPRoute
 
@@ -84,26 +85,21 @@ class Space:
             ip.addr("add", index=ip.link_lookup(ifname=interface)[0], address=host, prefixlen=prefix)
 
     def settle(self) -> None:
-        """Wait until the kernel has done what it does by itself once an interface is up: carrier, link-local address and routes."""
+        """Wait until the kernel has done what it does by itself once an interface is up: carrier, own address, routes."""
         deadline = time.monotonic() + 30.0
         while (unready := self._unready()) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not unready, f"{self.name}: {unready}"
 
     def _unready(self) -> list[str]:
-        local_routes = self.run("ip", "-6", "route", "show", "table", "local")
-        return [
-            link["ifname"]
-            for link in json.loads(self.run("ip", "-j", "addr"))
-            if "LOOPBACK" not in link["flags"]
-            and (
-                link["operstate"] != "UP"
-                or not any(
-                    address.get("scope") == "link" and not address.get("tentative") and f"local {address['local']} " in local_routes
-                    for address in link["addr_info"]
-                )
-            )
-        ]
+        links = [link for link in json.loads(self.run("ip", "-j", "addr")) if "LOOPBACK" not in link["flags"]]
+        routes = self.run("ip", "-6", "route", "show", "table", "local")
+
+        def is_ready(link: dict[str, Any]) -> bool:
+            own = [address for address in link["addr_info"] if address["scope"] == "link" and not address.get("tentative")]
+            return link["operstate"] == "UP" and any(f"local {address['local']} " in routes for address in own)
+
+        return [link["ifname"] for link in links if not is_ready(link)]
 
     def snapshot(self) -> str:
         """All that a director could change there, as an operator sees it."""
