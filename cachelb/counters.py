@@ -227,6 +227,9 @@ TABLE: dict[str, tuple[Counter, ...]] = {"farm": FARM, "node": NODE}
 
 FARM_INDEX = {counter.name: i for i, counter in enumerate(FARM)}
 NODE_INDEX = {counter.name: i for i, counter in enumerate(NODE)}
+_CONNECT_FAILURES: Final = NODE_INDEX["connect_failures"]
+_RESETS: Final = NODE_INDEX["resets"]
+_RESPONSES: Final = NODE_INDEX["responses"]
 END_INDEX = {reason: FARM_INDEX[f"ended_{reason.label}"] for reason in Reason}
 
 # Gauges of which the largest worker's counts.
@@ -299,6 +302,15 @@ def under_way(block: memoryview, slot: int) -> int:
     """Requests of one worker that a node has begun and not ended; below 0 where the block is just being written."""
     start = node_offset(slot)
     return int(block[start + NODE_INDEX["requests"]]) - int(block[start + NODE_INDEX["ended"]])
+
+
+def failures_and_answers(blocks: list[memoryview], slot: int) -> tuple[int, int]:
+    """What traffic has said about a node so far: failures that the node caused, and answers that began."""
+    start, failures, answers = node_offset(slot), 0, 0
+    for block in blocks:
+        failures += int(block[start + _CONNECT_FAILURES]) + int(block[start + _RESETS])
+        answers += int(block[start + _RESPONSES])
+    return failures, answers
 
 
 def read_farm(blocks: list[memoryview]) -> dict[str, int]:

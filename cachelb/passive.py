@@ -9,14 +9,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from cachelb.counters import NODE_INDEX, node_offset
+from cachelb.counters import failures_and_answers
 
 if TYPE_CHECKING:
     from cachelb.supervisor import Supervisor
     from cachelb.workers import Workers
 
 PASSIVE_S = 0.2  # how often: the workers' own tick
-_CONNECT_FAILURES, _RESETS, _RESPONSES = (NODE_INDEX[name] for name in ("connect_failures", "resets", "responses"))
 
 
 class Passive:
@@ -34,9 +33,10 @@ class Passive:
             await asyncio.sleep(PASSIVE_S)
             now = time.monotonic()
             changes = list(supervisor.health.tick(now))
-            watched = supervisor.farm.watched()
+            watched = set(supervisor.farm.watched())
+            blocks = self.workers.blocks
             for name, slot in supervisor.farm.slots.items():
-                new = passive_totals(self.workers.blocks, slot)
+                new = failures_and_answers(blocks, slot)
                 old = self._last.get(name, new)
                 self._last[name] = new
                 if new != old and name in watched:
@@ -45,13 +45,3 @@ class Passive:
                     if failures:
                         supervisor.prober.wake()
             supervisor.log_changes(changes)
-
-
-def passive_totals(blocks: list[memoryview], slot: int) -> tuple[int, int]:
-    """What traffic has said about a node so far: failures that the node caused, and answers."""
-    start = node_offset(slot)
-    failures = answers = 0
-    for block in blocks:
-        failures += block[start + _CONNECT_FAILURES] + block[start + _RESETS]
-        answers += block[start + _RESPONSES]
-    return failures, answers

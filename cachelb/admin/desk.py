@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cachelb import control
 from cachelb.admin.events import Events
-from cachelb.admin.history import History, Sample, in_flight
+from cachelb.admin.history import History, NodeRows, Sample, in_flight
 from cachelb.admin.hot import Hot
 from cachelb.admin.squid import Manager
 from cachelb.counters import FARM_INDEX, farm_values, node_values
@@ -55,7 +55,7 @@ class Desk:
         """Look at everything once."""
         supervisor = self.supervisor
         blocks = supervisor.workers.blocks if supervisor.workers is not None else []
-        nodes = {name: node_values(blocks, slot) for name, slot in supervisor.farm.slots.items()}
+        nodes = NodeRows(blocks, supervisor.farm.slots)
         farm = farm_values(blocks)
         self.history.take(Sample(now, time.time(), farm, nodes, supervisor.onecache.counters()))
         self.manager.take()

@@ -10,11 +10,11 @@ worst, and usually by little.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from cachelb.counters import BUCKETS, FARM_INDEX, FIRST_BYTE_TIME, NODE_INDEX, NODE_WIDTH, TOTAL_TIME
+from cachelb.counters import BUCKETS, FARM_INDEX, FIRST_BYTE_TIME, NODE_INDEX, NODE_WIDTH, TOTAL_TIME, node_offset, node_values
 from cachelb.errors import Reason
 
 STEP_S = 5.0
@@ -25,6 +25,32 @@ _ERRORS = [FARM_INDEX[f"ended_{reason.label}"] for reason in Reason if reason.va
 _NODE_ERRORS = [NODE_INDEX[name] for name in ("connect_failures", "resets", "timeouts", "bad_responses")]
 
 Values = Sequence[int]
+
+
+class NodeRows(Mapping[str, Values]):
+    """``node_values`` of every node at one moment, worked out when asked for: there may be a thousand, each second.
+
+    Args:
+        blocks: The workers' counters, which go on counting.
+        slots: Of the nodes, by name.
+    """
+
+    def __init__(self, blocks: Iterable[memoryview], slots: Mapping[str, int]) -> None:
+        self._slots = dict(slots)
+        end = node_offset(max(slots.values(), default=-1) + 1)
+        self._blocks = [memoryview(block[:end].tobytes()).cast("Q") for block in blocks]
+        self._known: dict[str, Values] = {}
+
+    def __getitem__(self, name: str) -> Values:
+        if name not in self._known:
+            self._known[name] = node_values(self._blocks, self._slots[name])
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
 
 
 @dataclass(frozen=True)
@@ -76,12 +102,10 @@ class History:
             self._step = sample
         elif sample.at - self._step.at >= STEP_S - 0.5:
             old, self._step = self._step, sample
-            took = sample.at - old.at
+            took, grown = sample.at - old.at, nodes_grown(old, sample)
             self.at.append(round(sample.wall, 1))
-            self._farm.append(_farm_point(old, sample, took))
-            self._nodes.append(
-                {name: _node_point(old.nodes[name], new, took) for name, new in sample.nodes.items() if name in old.nodes}
-            )
+            self._farm.append(_farm_point(old, sample, grown, took))
+            self._nodes.append({name: _node_point(row, sample.nodes[name], took) for name, row in grown.items()})
 
     def rates(self, name: str | None = None) -> dict[str, Any]:
         """The present rates of a node, or of the farm: the fields of ``model.Rates`` or ``model.FarmRates``."""
@@ -89,8 +113,8 @@ class History:
         width = NODE_WIDTH
         if name is None:
             if old is None or new is None:
-                return _farm_rates(Sample(0, 0, [0] * len(FARM_INDEX), {}), Sample(0, 0, [0] * len(FARM_INDEX), {}), 0.0)
-            return _farm_rates(old, new, new.at - old.at)
+                old = new = Sample(0, 0, [0] * len(FARM_INDEX), {})
+            return _farm_rates(old, new, nodes_grown(old, new), new.at - old.at)
         if old is None or new is None or name not in old.nodes or name not in new.nodes:
             return _rates([0] * width, 0.0)
         return _rates(_less(new.nodes[name], old.nodes[name]), new.at - old.at)
@@ -163,14 +187,17 @@ def _rates(grown: Values, took: float) -> dict[str, Any]:
     }
 
 
-def nodes_grown(old: Sample, new: Sample) -> list[int]:
-    """What all nodes together have counted between two samples."""
-    rows = [_less(new.nodes[name], old.nodes[name]) for name in new.nodes.keys() & old.nodes.keys()]
-    return [sum(column) for column in zip(*rows, strict=True)] if rows else [0] * NODE_WIDTH
+def nodes_grown(old: Sample, new: Sample) -> dict[str, list[int]]:
+    """What each node that was there all the time has counted between two samples."""
+    return {name: _less(values, old.nodes[name]) for name, values in new.nodes.items() if name in old.nodes}
 
 
-def _farm_rates(old: Sample, new: Sample, took: float) -> dict[str, Any]:
-    nodes, farm = nodes_grown(old, new), _less(new.farm, old.farm)
+def _sum(rows: Iterable[Values]) -> list[int]:
+    return [sum(column) for column in zip(*rows, strict=True)] or [0] * NODE_WIDTH
+
+
+def _farm_rates(old: Sample, new: Sample, grown: Mapping[str, Values], took: float) -> dict[str, Any]:
+    nodes, farm = _sum(grown.values()), _less(new.farm, old.farm)
     per = 1 / took if took else 0.0
 
     def rate(*names: str) -> float:
@@ -192,12 +219,12 @@ def _farm_rates(old: Sample, new: Sample, took: float) -> dict[str, Any]:
     }
 
 
-def _node_point(old: Values, new: Values, took: float) -> Point:
-    rates = _rates(_less(new, old), took)
-    return Point(**{key: rates[key] for key in SERIES if key != "in_flight"}, in_flight=in_flight(new))
+def _node_point(grown: Values, now: Values, took: float) -> Point:
+    rates = _rates(grown, took)
+    return Point(**{key: rates[key] for key in SERIES if key != "in_flight"}, in_flight=in_flight(now))
 
 
-def _farm_point(old: Sample, new: Sample, took: float) -> Point:
-    rates = _farm_rates(old, new, took)
+def _farm_point(old: Sample, new: Sample, grown: Mapping[str, Values], took: float) -> Point:
+    rates = _farm_rates(old, new, grown, took)
     flying = sum(map(in_flight, new.nodes.values()))
     return Point(**{key: rates[key] for key in FARM_SERIES if key != "in_flight"}, in_flight=flying)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections.abc import Iterable
@@ -48,6 +49,7 @@ from .trial import MARGIN_S, ReadDigest, Terms, Trial, Verdict, read_digest
 log = logging.getLogger("cachelb.digests")
 
 FETCHES = 4  # at once
+PAUSE_S = 0.1  # at least, between two looks at what is due: there may be a thousand nodes
 IN_HAND = 8  # digests that are being fetched or tried: their masks are in memory
 # The largest mask: 16 bits for each key that the index may hold; Squid's default has 5.
 MASK_KEY_BYTES = 2
@@ -118,6 +120,7 @@ class NodeDigests:
         self._nodes: dict[int, _Node] = {}
         self._sweep = Sweep(index.holdings)
         self._wake = asyncio.Event()
+        self._busy = 0  # nodes that are asked, or whose digests are tried
         self._fetching = asyncio.Semaphore(FETCHES)
         keys = MASK_KEY_BYTES * self._holdings.keys_limit
         self._mask_limit_bytes = min(MASK_LIMIT_BYTES, max(MASK_LEAST_BYTES, keys))
@@ -177,41 +180,41 @@ class NodeDigests:
 
     async def run(self) -> None:
         """Until cancelled."""
+        self._busy = 0
         for node in self._nodes.values():
             node.is_busy = False
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep.run())
             while True:
                 self._wake.clear()
-                for node in self._due():
+                idle = [node for node in self._nodes.values() if not (node.is_busy or node.is_away)] if self._enabled else []
+                for node in self._due(idle):
                     node.is_busy = True
+                    self._busy += 1
                     group.create_task(self._ask(node))
-                await self._sleep()
+                await self._sleep(idle)
+                await asyncio.sleep(PAUSE_S)
 
     # -- when
 
-    def _due(self) -> list[_Node]:
+    def _due(self, idle: list[_Node]) -> list[_Node]:
         """The nodes to ask now, those that were restarted first."""
-        if not self._enabled:
-            return []
         now = time.monotonic()
-        due = [node for node in self._nodes.values() if not node.is_busy and not node.is_away and node.schedule.due <= now]
+        due = [node for node in idle if node.schedule.due <= now]
         due.sort(key=lambda node: (not node.schedule.is_hurried(now), node.schedule.due))
-        return due[: max(0, self._room)]
+        return due[: IN_HAND - self._busy]
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, idle: list[_Node]) -> None:
         """Until something is due and can be done, or has changed."""
-        due = [node.schedule.due for node in self._nodes.values() if not node.is_busy and not node.is_away]
-        is_idle = not (due and self._enabled and self._room > 0)
+        wait_s = None
+        if self._busy < IN_HAND:  # else nothing can be done before one of them ends
+            next_due = min((node.schedule.due for node in idle if not node.is_busy), default=math.inf)
+            wait_s = max(0.0, next_due - time.monotonic()) if next_due < math.inf else None
         try:
-            async with asyncio.timeout(None if is_idle else max(0.0, min(due) - time.monotonic())):
+            async with asyncio.timeout(wait_s):
                 await self._wake.wait()
         except TimeoutError:
             pass
-
-    @property
-    def _room(self) -> int:
-        return IN_HAND - sum(node.is_busy for node in self._nodes.values())
 
     def _new(self, view: NodeView, count: int) -> _Node:
         node = _Node(view, Schedule(view.name, time.monotonic(), count), self._index.clock())
@@ -266,6 +269,7 @@ class NodeDigests:
             self._failed(node, "internal error")
         finally:
             node.is_busy = False
+            self._busy -= 1
             self._wake.set()
 
     async def _asked(self, node: _Node) -> None:

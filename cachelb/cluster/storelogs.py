@@ -184,7 +184,7 @@ class StoreLogs:
                 feed.slot = view.slot
                 self._by_address.update(dict.fromkeys(single, feed))
         for feed in before.values():
-            self._past += _counts(feed)
+            _add(self._past, feed)
         self._tell({address: who for address, who in names.items() if len(who) > 1})
 
     def counters(self) -> dict[str, int]:
@@ -192,11 +192,11 @@ class StoreLogs:
 
         datagrams: all; strangers: of no node; shared: of several; limited: not read, for their node sends too many.
         """
-        total = {"datagrams": self._strangers + self._shared, "strangers": self._strangers, "shared": self._shared,
-                 "limited": 0, "restarts": 0}  # fmt: skip
-        for counts in (self._past, *map(_counts, self.feeds.values())):
-            for word, count in counts.items():
-                total[word] = total.get(word, 0) + count
+        total = self._past.copy()
+        heard = self._strangers + self._shared
+        total.update(datagrams=heard, strangers=self._strangers, shared=self._shared, limited=0, restarts=0)
+        for feed in self.feeds.values():
+            _add(total, feed)
         return total
 
     @property
@@ -256,9 +256,9 @@ class StoreLogs:
         self._told = shared
 
 
-def _counts(feed: Feed) -> Counter[str]:
-    counts = Counter({f"line_{word}": count for word, count in feed.log.counts.items()})
-    counts["datagrams"] = feed.datagrams
-    counts["limited"] = feed.limited
-    counts["restarts"] = feed.log.restarts
-    return counts
+def _add(total: Counter[str], feed: Feed) -> None:
+    total["datagrams"] += feed.datagrams
+    total["limited"] += feed.limited
+    total["restarts"] += feed.log.restarts
+    for word, count in feed.log.counts.items():
+        total[f"line_{word}"] += count

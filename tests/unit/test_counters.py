@@ -19,6 +19,7 @@ from cachelb.counters import (
     TOTAL_TIME,
     WHOLE_TIME,
     WORST,
+    failures_and_answers,
     forget_gauges,
     node_offset,
     node_values,
@@ -124,3 +125,13 @@ def test_the_time_of_a_whole_answer_is_in_both_histograms():
         found = {bucket: count for bucket, count in enumerate(values[histogram : histogram + BUCKETS]) if count}
         assert found == {2: 1, us.bit_length(): 1}
         assert values[histogram + BUCKETS] == 3 + us
+
+
+def test_only_what_a_node_caused_counts_against_it():
+    blocks = [memoryview(bytearray(BLOCK_BYTES)).cast("Q") for _ in range(2)]
+    for i, name in enumerate(NODE_INDEX):
+        blocks[0][node_offset(4) + NODE_INDEX[name]] = 10**i
+        blocks[1][node_offset(4) + NODE_INDEX[name]] = 2 * 10**i
+        blocks[1][node_offset(3) + NODE_INDEX[name]] = 5
+    weight = {name: 3 * 10**i for i, name in enumerate(NODE_INDEX)}
+    assert failures_and_answers(blocks, 4) == (weight["connect_failures"] + weight["resets"], weight["responses"])

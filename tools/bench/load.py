@@ -14,7 +14,8 @@ from typing import NamedTuple
 class Scenario(NamedTuple):
     """bytes: of each answer's body.  connections: of the load generator.  close: each carries one request only.
 
-    chunked: the answers have no length.  urls: how many different ones.
+    chunked: the answers have no length.  urls: how many different ones.  pause_ms: on average, between an answer and the
+    next request of its connection.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Scenario(NamedTuple):
     close: bool = False
     chunked: bool = False
     urls: int = 1000
+    pause_ms: int = 0
 
     @property
     def title(self) -> str:
@@ -30,6 +32,7 @@ class Scenario(NamedTuple):
         return (
             f"{self.name}: {self.bytes} bytes{' in chunks' * self.chunked}, {self.connections} connections"
             + ", one request each" * self.close
+            + f", {self.pause_ms} ms between requests" * bool(self.pause_ms)
         )
 
 
@@ -61,6 +64,8 @@ init = function(args)
   path, tail, urls = args[1], args[2] == "close" and "close" or "keep-alive", tonumber(args[3])
   math.randomseed(os.time())
   for k = 1, 1000 do reqs[k] = whole(k) end
+  local pause = tonumber(args[4])
+  if pause > 0 then delay = function() return math.random(0, 2 * pause) end end
   if urls > 1000 then request = function() return whole(math.random(urls)) end end
 end
 request = function() i = i % 1000 + 1; return reqs[i] end
@@ -82,7 +87,7 @@ def wrk_command(port: int, scenario: Scenario, seconds: int, script: Path, threa
     """The command that loads 127.0.0.1:``port`` for ``seconds``."""
     options = [f"-t{threads}", f"-c{scenario.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s", "-s", str(script)]
     ending = "close" if scenario.close else "keep"
-    return ["wrk", *options, f"http://127.0.0.1:{port}", "--", scenario.name, ending, str(scenario.urls)]
+    return ["wrk", *options, f"http://127.0.0.1:{port}", "--", scenario.name, ending, str(scenario.urls), str(scenario.pause_ms)]
 
 
 def parse_wrk(output: str) -> Answers:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from cachelb.admin.history import FARM_SERIES, KEPT_S, SERIES, STEP_S, History, Sample, quantile_ms
-from cachelb.counters import FARM, FARM_INDEX, FIRST_BYTE_TIME, NODE_INDEX, NODE_WIDTH, TOTAL_TIME, note_time
+from cachelb.admin.history import FARM_SERIES, KEPT_S, SERIES, STEP_S, History, NodeRows, Sample, quantile_ms
+from cachelb.counters import (
+    BLOCK_BYTES,
+    FARM,
+    FARM_INDEX,
+    FIRST_BYTE_TIME,
+    NODE_INDEX,
+    NODE_WIDTH,
+    TOTAL_TIME,
+    node_offset,
+    note_time,
+)
 
 
 def node(seconds: tuple[float, ...] = (), **counts: int) -> list[int]:
@@ -109,3 +119,21 @@ def test_where_a_node_was_not_there_nothing_is_known():
     found = history.as_dict(KEPT_S, ["a", "b"])["nodes"]
     assert found["a"]["requests_per_s"] == [10.0, 10.0, None, None]
     assert found["b"]["requests_per_s"] == [None, None, None, 0.0]
+
+
+def test_rows_are_of_the_moment_when_they_were_noted_whenever_they_are_read():
+    block = memoryview(bytearray(BLOCK_BYTES)).cast("Q")
+    at = node_offset(3) + NODE_INDEX["requests"]
+    block[at] = 5
+    rows = NodeRows([block, block], {"a": 3, "b": 0})
+    block[at] = 6
+    assert rows["a"][NODE_INDEX["requests"]] == 2 * 5
+    assert rows["b"] == [0] * NODE_WIDTH
+    assert (list(rows), len(rows)) == (["a", "b"], 2)
+    with pytest.raises(KeyError):
+        rows["c"]
+    assert dict(NodeRows([block], {})) == {}
+
+
+def test_a_farm_without_workers_yet_has_rows_of_noughts():
+    assert NodeRows([], {"a": 0})["a"] == [0] * NODE_WIDTH
