@@ -43,6 +43,8 @@ _BY_KEY = frozenset(("", "url", "carp", "host", "client"))  # schedulers that ha
 _CHOSEN = CHOSEN | dict.fromkeys(("url", "carp", "host"), "by its key") | {"client": "by the client's address"}
 
 _authority = re.compile(r"[^:/?#]+://(?:[^/?#]*@)?([^/?#]*)").match
+_bytes_mark = re.compile(r"\bb(?=['\"])").sub  # of Python, before what was received
+_no_scheme = re.compile(r"[0-9A-Za-z\[][^/?#]*(?<!:)(?:/(?!/)|$)").match
 _control = re.compile(r"[\x00-\x1f\x7f]").search
 
 
@@ -91,7 +93,8 @@ def explain(
             return question.refused(Reason.ACCESS_DENIED, f"{client} is in no network of [access] allow")
         request_body(head, block.fields)
     except BadRequest as exc:
-        return question.refused(exc.reason, exc.detail)
+        hint = f"; did you mean http://{url}?" if exc.reason is Reason.BAD_URL and _no_scheme(url) else ""
+        return question.refused(exc.reason, _bytes_mark("", exc.detail) + hint)
     return question.answer(line, block, may_purge)
 
 

@@ -89,6 +89,7 @@ PURE = (
     "tools/stats/screen.py",
     "tools/stats/table.py",
     "tools/stats/units.py",
+    "tools/stats/finding.py",
     "tools/stats/verdict.py",
 )
 IMPURE_IMPORTS = {

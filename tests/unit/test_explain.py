@@ -374,3 +374,19 @@ def test_a_rule_of_bypass_says_that_it_is_one():
     found = explain(config("[bypass]\nhosts = ['a.example']"), "http://a.example/")
     assert (found.rule, found.rule_in) == ("a.example", "bypass")
     assert "rule     a.example of [bypass]" in render(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("www.test/logo.png", "'www.test/logo.png'; did you mean http://www.test/logo.png?"),
+        ("127.0.0.1:8080/", "'127.0.0.1:8080/'; did you mean http://127.0.0.1:8080/?"),
+        ("www.test", "'www.test'; did you mean http://www.test?"),
+        ("http:/www.test/", "'http:/www.test/'"),
+    ],
+)
+def test_who_leaves_out_the_scheme_is_told_how_to_write_it(url: str, hint: str):
+    found = explain(config(), url)
+    assert found.reason == "bad_url"
+    assert found.why.endswith(hint)
+    assert "b'" not in found.why

@@ -17,20 +17,21 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from rich.console import Console
 
 from .client import DEFAULT, Admin, Bad, Down, Refused, read_token
+from .farm import Farm
 from .poll import Poller
 from .records import as_csv, as_json
 from .screen import MIN_WIDTH, Look, screen
 from .table import ORDERS
-from .verdict import judge
+from .verdict import Verdict, judge
 
 WELL, NOT_WELL, DOWN, USAGE = 0, 1, 2, 3
 SECOND_LOOK_S = 1.1  # a director that has just started has no rates before its second look at the counters
-GONE = 141  # as the shell says of one that SIGPIPE has ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Refused as problem:
         hint = "" if options.token_file or problem.status not in (401, 403) else " (--token-file)"
         return _fail(f"{admin.where} refuses: {problem}{hint}", USAGE, options)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  its flush at the end must not fail again
-        return GONE
     except KeyboardInterrupt:
         return 130
 
@@ -66,6 +64,15 @@ def _once(admin: Admin, options: argparse.Namespace) -> int:
     verdict = judge(farm)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the locale cannot write must not hide the rest
+    try:
+        _print(farm, verdict, options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # head has read enough; what the farm is like stays true
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  its flush at the end must not fail again
+    return WELL if verdict.is_well else NOT_WELL
+
+
+def _print(farm: Farm, verdict: Verdict, options: argparse.Namespace) -> None:
     if options.json:
         print(as_json(farm, verdict))
     elif options.csv:
@@ -81,10 +88,10 @@ def _once(admin: Admin, options: argparse.Namespace) -> int:
             is_reversed=options.reverse,
             hot=options.hot,
         )
-        for line in screen(farm, verdict, look):
-            console.print(line)
-    sys.stdout.flush()
-    return WELL if verdict.is_well else NOT_WELL
+        with console.capture() as written:  # rich would end the process where a pipe breaks
+            for line in screen(farm, verdict, look):
+                console.print(line)
+        sys.stdout.write(written.get())
 
 
 def _watch(admin: Admin, options: argparse.Namespace) -> int:
@@ -117,7 +124,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser("cachelb-stats", description=description, epilog=epilog, formatter_class=raw)
     where = os.environ.get("CACHELB_ADMIN") or DEFAULT
+    parser.add_argument("--version", action="version", version=f"cachelb {version('cachelb')}")
     parser.add_argument("--admin", default=where, metavar="WHERE", help=f"host:port or Unix socket; $CACHELB_ADMIN ({where})")
+    parser.add_argument("where", nargs="?", help=argparse.SUPPRESS)  # what many type first
     token = os.environ.get("CACHELB_TOKEN_FILE") or ""
     parser.add_argument("--token-file", default=token, metavar="FILE", help="what [admin] token_file names; $CACHELB_TOKEN_FILE")
     how = parser.add_mutually_exclusive_group()
@@ -129,7 +138,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every node and every finding, however many")
     parser.add_argument("--hot", type=_few, default=5, metavar="N", help="so many of the hot URLs, up to 100 (5)")
     parser.add_argument("--timeout", type=_seconds, default=2.0, metavar="SECONDS", help="for each answer (2)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.admin = options.where or options.admin
+    return options
 
 
 def _seconds(text: str) -> float:

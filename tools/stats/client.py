@@ -140,21 +140,26 @@ class _Connection(http.client.HTTPConnection):
 
 def _place(where: str) -> tuple[str, str, int]:
     """Path, host and port; the path is "" for TCP."""
+    if where.startswith("https:"):
+        raise Bad(f"--admin {where}: the admin API speaks http, not https (a proxy before it may)")
     if where.startswith("unix:") or "/" in where.removeprefix("http://").rstrip("/"):
         path = where.removeprefix("unix:").removeprefix("//")
-        if path.startswith(("http://", "https://")):
+        if path.startswith("http://"):
             raise Bad(f"--admin {where}: host:port, http://host:port or the path of a Unix socket; nothing behind the port")
         if len(path.encode()) > 107:
             raise Bad(f"--admin {where}: longer than the path of a Unix socket can be")
         return path, "", 0
+    if where.isdecimal():
+        raise Bad(f"--admin {where}: a port without a host; 127.0.0.1:{where}?")
     try:
         parts = urlsplit(where if where.startswith("http://") else f"http://{where}")
         host, port = parts.hostname, parts.port
     except ValueError as problem:
         raise Bad(f"--admin {where}: {problem}") from None
-    if not host or parts.query or parts.fragment or parts.username is not None or any(char <= " " for char in host):
+    is_whole = bool(host) and not where.rstrip("/").endswith(":") and not any(char <= " " for char in host or "")
+    if not is_whole or parts.query or parts.fragment or parts.username is not None:
         raise Bad(f"--admin {where}: host:port, http://host:port or the path of a Unix socket")
-    return "", host, 3180 if port is None else port
+    return "", str(host), 3180 if port is None else port
 
 
 def read_token(path: str) -> str:

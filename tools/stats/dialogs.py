@@ -34,7 +34,7 @@ trend  requests per second in the last minutes, from 0 to the most
 
 Draining needs the token (--token-file), or the director's Unix
 socket (--admin PATH). docs/stats.md says what each verdict means."""
-KINDS = ("urls_by_requests", "urls_by_bytes", "hosts_by_requests", "hosts_by_bytes")
+KINDS = ("urls_by_requests", "around_by_requests", "urls_by_bytes", "hosts_by_requests", "hosts_by_bytes")
 
 
 class Window(ModalScreen[Any]):
@@ -109,7 +109,7 @@ class HotList(Window):
             return
         look = Look(width=self.room, hot=max(5, self.app.size.height - 10))
         lines = hot(farm, look, KINDS[self.kind]) or [Text("nothing was asked for lately, or the director does not say")]
-        self.say(Text("\n").join([*lines, Text(), Text("tab: by bytes, hosts      Esc: back", style="dim")]))
+        self.say(Text("\n").join([*lines, Text(), Text("tab: around the farm, by bytes, hosts      Esc: back", style="dim")]))
 
 
 class Explain(Window):

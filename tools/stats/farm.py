@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-LATELY = 6  # steps of the history, 5 s each, that "lately" means: one second alone says little of a quiet node
+LATELY = 2  # steps of the history, 5 s each, that "lately" means: one second alone says little, half a minute says it late
 NODE_ERRORS = ("connect_failures", "resets", "timeouts", "bad_responses")
 
 
@@ -61,7 +61,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Node:
-    """One node.  now: its rates; lately: of the last half minute; trend: requests per second, oldest first.
+    """One node.  now: its rates; lately: of the last ten seconds; trend: requests per second, oldest first.
 
     part: of all requests to nodes, now, 0 to 1; keys: of all keys.  returning: part of its own keys that it takes, 1 but while it
     comes back slowly.  operator: the state that was set by the API, "" if none.  drain: how far that has come.
@@ -158,7 +158,7 @@ def _node(document: Mapping[str, Any], now: Rates, total: float, series: Mapping
 
 
 def _lately(series: Mapping[str, Any], now: Rates) -> Rates:
-    """Means of the last half minute, medians of quantiles; what the history does not have is as it is now."""
+    """Means of the last ten seconds, medians of quantiles; what the history does not have is as it is now."""
 
     def last(name: str) -> list[float]:
         return [value for value in numbers(series.get(name))[-LATELY:] if value is not None]

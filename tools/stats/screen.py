@@ -14,9 +14,10 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from .farm import Farm, Node, listed, number, of
+from .finding import BAD, NOTE, Finding, grouped_findings
 from .table import MARKS, PLAIN_MARKS, STYLES, lay_out, order, row, titles
 from .units import BARS, PLAIN_BARS, age, clean, count, fit, grouped, middle, millis, percent, right, size, sparkline
-from .verdict import BAD, NOTE, Finding, Verdict, grouped_findings
+from .verdict import Verdict
 
 TROUBLES, NOTES, ROWS, HOT, EVENTS = 6, 4, 12, 5, 3
 LATELY_S = 900.0
@@ -99,11 +100,12 @@ def findings(verdict: Verdict, look: Look) -> list[Text]:
 
 def _finding(finding: Finding, look: Look) -> list[Text]:
     text = clean(finding.text)
-    if finding.kind in ("hot", "skew") and "://" in text:  # the end of a URL says more than a second line of it
+    pieces = _wrapped(text, look.width - 4)
+    if finding.kind in ("hot", "skew") and "://" in text and len(pieces) > 1:  # its end says more than another line
         head, _, url = text.rpartition(" ")
-        text = f"{head} {middle(url, max(20, look.width - 4 - cell_len(head) - 1), look.more)}"
+        pieces = [*_wrapped(head, look.width - 4), middle(url, look.width - 4, look.more)]
     lines = [Text(f"  {look.mark(finding.level)} ", style=STYLES[finding.level])]
-    for at, piece in enumerate(_wrapped(text, look.width - 4)):
+    for at, piece in enumerate(pieces):
         if at:
             lines.append(Text("    "))
         lines[-1].append(piece, style=STYLES[finding.level] if finding.level == BAD else "")
@@ -232,7 +234,7 @@ def hot(farm: Farm, look: Look, kind: str = "urls_by_requests") -> list[Text]:
     room = look.width - 2 - 4 - 1 - 6 - 1 - 4 - 1 - owner - 1
     title = f"of the last {age(window)}, by {'bytes' if by_bytes else 'requests'}"
     unit = "B/s" if by_bytes else "req/s"
-    what = "URL" if kind.startswith("urls") else "host"
+    what = {"urls": "URL", "around": "around the farm", "hosts": "host"}[kind.partition("_")[0]]
     head = f"   hot% {unit:>5} hit% {fit('owner', owner)} {what} {title}"
     lines = [Text(fit(head, look.width, look.more).rstrip(), style="bold")]
     for entry, name in zip(entries, names, strict=True):

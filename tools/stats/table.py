@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from .farm import Node
+from .finding import BAD, NOTE, WARN
 from .units import BARS, clean, count, fit, millis, percent, right, size, sparkline
-from .verdict import BAD, NOTE, WARN, Verdict
+from .verdict import Verdict
 
 NAME_MIN, NAME_MAX = 8, 24
 TREND_MIN, TREND_MAX = 6, 30

@@ -1,21 +1,20 @@
 """Is it well?  If not: what is wrong, how bad, and where to look.  The rules, each with its limits, not how it is shown.
 
 Pure.  Nodes are compared with one another, for they share one load: what is the same on all of them is the traffic's or the
-origins' doing, and is said of the farm.  Rates are those of the last half minute where the history has it.
+origins' doing, and is said of the farm.  Rates are those of the last ten seconds where the history has it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
-from .farm import BYPASSED, Farm, Node, known, listed, number, of
+from .farm import BYPASSED, LATELY, Farm, Node, known, listed, number, of
+from .finding import BAD, LEVELS, NOTE, WARN, Finding, grouped_findings
 from .units import age, grouped, millis, percent
-
-BAD, WARN, NOTE = "bad", "warn", "note"
-LEVELS = (BAD, WARN, NOTE)
 
 SLOW_P50_MS, SLOW_P50_TIMES = 50.0, 4.0  # at least, and so many times the others' median
 SLOW_P99_MS, SLOW_P99_TIMES = 250.0, 8.0  # one slow origin makes a tail, too, but on all nodes
@@ -31,20 +30,10 @@ BUSY_PER_S = 5.0  # a ratio of fewer requests says little
 BYPASS_PART, REFUSED_PART, RETRIES_PART = 0.5, 0.1, 0.05
 HOT_PART = 0.2
 SKEW_PART, SKEW_TIMES, SKEW_PER_S = 0.5, 1.8, 20.0
+SKEW_NAMED = 0.1  # of what is too much: a URL with less in the hot list's minutes is only the node's usual first
 LAG_MS = 100.0
 SEEN_S = 5.0
-FEW = 3  # so many nodes with the same trouble are listed, more are one finding
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know.  level: bad, warn: not well; note: worth knowing.  kind: the rule; node: "" if of the farm."""
-
-    level: str
-    kind: str
-    text: str
-    look: str = ""
-    node: str = ""
+FLAP_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -99,34 +88,6 @@ def judge(farm: Farm) -> Verdict:
     asked = farm.now.requests or number(of(farm.status, "farm"), "requests")
     is_seen = farm.now.requests is not None and (has_time or bool(asked))
     return Verdict(tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level))), is_seen)
-
-
-def grouped_findings(findings: Sequence[Finding]) -> list[Finding]:
-    """As they are, but one for all nodes where more than a few have the same trouble."""
-    by_kind: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        by_kind.setdefault((finding.level, finding.kind), []).append(finding)
-    shown = []
-    for (level, kind), same in by_kind.items():
-        if len(same) <= FEW or not same[0].node:
-            shown += same
-            continue
-        names = ", ".join(finding.node for finding in same[:FEW])
-        text = f"{len(same)} nodes {_PLURAL.get(kind, kind)}: {names} and {len(same) - FEW} more; the first: {same[0].text}"
-        shown.append(Finding(level, kind, text, same[0].look))
-    return shown
-
-
-_PLURAL = {
-    "dead": "are dead",
-    "errors": "fail requests",
-    "stuck": "do not answer",
-    "slow": "are slow",
-    "cold": "hit less than the others",
-    "drain": "are taken out",
-    "returning": "are coming back",
-    "skew": "get more requests than keys",
-}
 
 
 # -- of the farm
@@ -208,13 +169,17 @@ def _traffic(farm: Farm) -> Iterator[Finding]:
         yield Finding(WARN, "refused", text, f"{_reasons(farm)}; /api/v1/events, the access log")
     retries = farm.rate("retries_per_s") or 0.0
     if retries >= RETRIES_PART * requests:
-        text = f"{_part(retries, requests)} of requests are tried again on another connection or node"
+        worst = max(farm.nodes, key=lambda node: known(node.now.errors, 0.0))
+        errors_now = known(worst.now.errors, 0.0)
+        whose = f", the most for {worst.name} ({errors_now:.1f} err/s)" if errors_now else ""
+        text = f"{_part(retries, requests)} of requests are tried again on another connection or node{whose}"
         yield Finding(WARN, "retries", text, "err/s of the nodes")
 
 
 def _hot(farm: Farm) -> Iterator[Finding]:
     hot = farm.answers.hot
-    total = (number(hot or {}, "requests") or 0.0) / max(1.0, number(hot or {}, "window_s") or 1.0)
+    window = number(hot or {}, "window_s") or 1.0
+    total = (number(hot or {}, "requests") or 0.0) / max(1.0, window)
     for entry in listed(hot, "urls_by_requests")[:3]:
         part = number(entry, "requests_share")
         if part is None or part < HOT_PART or total < BUSY_PER_S:
@@ -223,7 +188,7 @@ def _hot(farm: Farm) -> Iterator[Finding]:
         how = "it goes around the farm" if around > 0.5 else f"its owner is {owner}" if owner else "it has no owner"
         hits = number(entry, "hit_ratio")
         how += f", hits {percent(hits)} %" if hits is not None else ""
-        text = f"one URL is {percent(part)} % of requests, {how}: {entry.get('name', '?')}"
+        text = f"one URL is {percent(part)} % of the requests of the last {age(window)}, {how}: {entry.get('name', '?')}"
         yield Finding(NOTE, "hot", text, "cachelb-stats --watch, h")
 
 
@@ -248,9 +213,22 @@ def _stores(farm: Farm) -> Iterator[Finding]:
 def _dead(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
     if node.state == "dead":
         text = f"{node.name} is dead for {age(node.since_s)}: {node.cause or 'no cause is known'}"
-        yield Finding(BAD, "dead", text, f"the Squid at {node.place}: cache.log; is it stopped, full?", node.name)
+        look = f"the Squid at {node.place}: cache.log; does it run, is its disk full, is something in between?"
+        yield Finding(BAD, "dead", text, look, node.name)
     elif node.state not in ("up", "drain", "down"):
         yield Finding(WARN, "dead", f"{node.name}: state {node.state!r} is not known here", "a newer director?", node.name)
+
+
+def _unsteady(farm: Farm) -> Iterator[Finding]:
+    """Nodes that come and go: between two deaths all may look well."""
+    now = number(farm.status, "now") or 0.0
+    lately = [event for event in farm.answers.events if now - (number(event, "at") or 0.0) <= FLAP_S]
+    deaths = Counter(str(event.get("node")) for event in lately if of(event, "data").get("state") == "dead")
+    for node in farm.nodes:
+        if (times := deaths[node.name]) > 1:
+            text = f"{node.name} comes and goes: it died {times} times in the last {age(FLAP_S)}"
+            look = f"the Squid at {node.place}: its cache.log, its network; drain it meanwhile"
+            yield Finding(WARN, "unsteady", text, look, node.name)
 
 
 def _failing(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
@@ -272,8 +250,8 @@ def _stuck(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
         return
     if not node.is_in_service or node.in_flight < max(STUCK_IN_FLIGHT, STUCK_TIMES * usual):
         return
-    if node.in_flight < done and not others:
-        return  # it answers as many each second, and there is nobody to compare with
+    if node.in_flight < known(node.now.requests, done):
+        return  # by Little's law, each takes less than a second: it is asked for much, as for a hot URL
     text = f"{node.name} has {node.in_flight} requests in flight, the others {usual:.0f}: it hardly answers"
     yield Finding(WARN, "stuck", text, f"the Squid at {node.place}: top, iostat; drain it meanwhile", node.name)
 
@@ -315,8 +293,9 @@ def _skewed(farm: Farm) -> Iterator[Finding]:
         part, keys = known(node.part, 0.0), known(node.keys, 0.0)
         if known(node.now.requests, 0.0) < SKEW_PER_S or part < SKEW_PART or part < SKEW_TIMES * keys:
             continue
-        entries = listed(farm.answers.hot, "urls_by_requests")
-        url = next((f", the most for {entry.get('name')}" for entry in entries if entry.get("owner") == node.name), "")
+        entries = [entry for entry in listed(farm.answers.hot, "urls_by_requests") if entry.get("owner") == node.name]
+        explains = [entry for entry in entries[:1] if (number(entry, "requests_share") or 0.0) >= SKEW_NAMED * (part - keys)]
+        url = f", the most for {explains[0].get('name')}" if explains else ""
         text = f"{node.name} gets {percent(part)} % of requests with {percent(keys)} % of the keys{url}"
         yield Finding(NOTE, "skew", text, node=node.name)
 
@@ -345,8 +324,8 @@ def _steered(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
 
 
 def _recent(farm: Farm, name: str, present: float | None) -> float:
-    """The mean of the last half minute, or as it is now."""
-    values = [value for value in farm.trend.get(name, ())[-6:] if value is not None]
+    """The mean of the last ten seconds, or as it is now."""
+    values = [value for value in farm.trend.get(name, ())[-LATELY:] if value is not None]
     return sum(values) / len(values) if values else known(present, 0.0)
 
 
@@ -372,10 +351,9 @@ def _why_bypassed(farm: Farm) -> str:
 
 
 def _where_bypassed(farm: Farm) -> str:
-    """The host and first path segment that most of what goes around the farm is for."""
-    for entry in listed(farm.answers.hot, "around_by_requests")[:1]:
-        return f"; {percent(number(entry, 'requests_share'))} % of all are for {entry.get('name', '?')}"
-    return ""
+    """The host and first path segment that most of what goes around the farm is for; without a share: that is of minutes."""
+    entries = listed(farm.answers.hot, "around_by_requests")
+    return f"; the most for {entries[0].get('name', '?')}" if entries else ""
 
 
 def _spared(farm: Farm, finding: Finding) -> Finding:
@@ -391,7 +369,7 @@ def _reasons(farm: Farm) -> str:
 
 
 _FARM_RULES: tuple[Callable[[Farm], Iterator[Finding]], ...] = (
-    *(_director, _serving, _workers, _traffic, _hot, _skewed, _stores),
+    *(_director, _serving, _workers, _unsteady, _traffic, _hot, _skewed, _stores),
 )
 _NODE_RULES: tuple[Callable[[Node, Sequence[Node]], Iterator[Finding]], ...] = (
     *(_dead, _failing, _stuck, _slow, _cold, _steered),

@@ -11,12 +11,13 @@ const NODE_MS = 20; // a node more, so much more rarely: a large farm's status c
 const POLL_MS_MAX = 10000;
 const SLOW_MS = 5000; // what changes slowly: hot, history
 const WINDOW_S = 60; // over which shares of requests are taken
+const UNEVEN = 1.5; // times the requests that a node's keys would have
 const JUDGED = 5; // answers that a verdict looks at
 const EVENTS_KEPT = 300;
 const QUIET_MS = 40000; // the stream says something every 15 s
 const RETRY_MS = 2000;
 
-const state = { statuses: [], hot: null, history: null, answeredAt: null, events: [], lastId: 0, chartOf: "" };
+const state = { statuses: [], hot: null, hotLately: null, history: null, answeredAt: null, events: [], lastId: 0, chartOf: "" };
 const sleep = (wait) => new Promise((done) => setTimeout(done, wait));
 const isSeen = () =>
   document.hidden ? new Promise((done) => document.addEventListener("visibilitychange", done, { once: true })) : Promise.resolve();
@@ -57,10 +58,14 @@ const silentAfter = () => (2 * pollMs()) / 1000 + 3; // seconds: two answers are
 
 async function askSlow() {
   const of = state.chartOf;
-  [state.hot, state.history] = await Promise.all([
-    api.read(`/api/v1/hot?limit=15&minutes=${byId("hot-minutes").value}`),
+  const readHot = (minutes) => api.read(`/api/v1/hot?limit=15&minutes=${minutes}`);
+  const minutes = byId("hot-minutes").value;
+  [state.hotLately, state.hot, state.history] = await Promise.all([
+    readHot(1), // whatever the list shows, the verdict is about now
+    minutes === "1" ? null : readHot(minutes),
     api.read(`/api/v1/history?nodes=${encodeURIComponent(of)}`),
   ]);
+  state.hot ??= state.hotLately;
   hotTable.show(state.hot);
   if (of === state.chartOf) charts.show(state.history, of);
   showVerdict();
@@ -180,7 +185,7 @@ function showVerdict() {
   const silence = state.answeredAt == null ? 0 : (performance.now() - state.answeredAt) / 1000;
   const { level, headline, problems } = judge({
     statuses: state.statuses.slice(-JUDGED),
-    hot: state.hot,
+    hot: state.hotLately,
     history: state.history,
     silence_s: silence,
     silent_after_s: silentAfter(),
@@ -201,7 +206,8 @@ function showVerdict() {
     row.children[3].hidden = !problem.node && !problem.hotBy;
     row.children[3].dataset.node = problem.node;
     row.children[3].dataset.hotBy = problem.hotBy;
-    setText(row.children[3], problem.hotBy ? "Look at hot URLs" : `Look at ${problem.node}`);
+    const whatIsHot = problem.hotBy === "around" ? "Look at what goes around" : "Look at hot URLs";
+    setText(row.children[3], problem.hotBy ? whatIsHot : `Look at ${problem.node}`);
   });
   [...list.children].slice(problems.length).forEach((row) => row.remove());
   // read aloud only when it is another sentence: figures move all the time
@@ -224,8 +230,8 @@ function makeProblem() {
 }
 
 function lookAtHot(by) {
-  byId("hot-what").value = "urls";
-  byId("hot-by").value = by;
+  byId("hot-what").value = by === "around" ? "around" : "urls";
+  byId("hot-by").value = by === "around" ? "requests" : by;
   hotTable.show(state.hot);
   byId("hot").scrollIntoView();
   byId("hot-what").focus({ preventScroll: true });
@@ -288,9 +294,11 @@ function showStrips(status, shares) {
   };
   strip("strip-keys", (node) => node.key_share);
   strip("strip-requests", (node) => shares.get(node.name) ?? 0);
-  const factor = (node) => (node.key_share > 0 ? (shares.get(node.name) ?? 0) / node.key_share : 0);
+  // one that has just come back had other keys while its requests were counted
+  const isSteady = (node) => node.state === "up" && node.share === 1 && (node.since_s ?? WINDOW_S) >= WINDOW_S;
+  const factor = (node) => (isSteady(node) && node.key_share > 0 ? (shares.get(node.name) ?? 0) / node.key_share : 0);
   const busiest = [...status.nodes].sort((a, b) => factor(b) - factor(a))[0];
-  const isUneven = busiest && factor(busiest) >= 1.2;
+  const isUneven = busiest && factor(busiest) >= UNEVEN;
   setText(byId("strip-hint"), isUneven ? `${busiest.name} gets ${rate(factor(busiest))} times the requests that its keys would have: hot URLs, see below.` : "");
 }
 
@@ -446,6 +454,11 @@ byId("steer-cancel").addEventListener("click", () => byId("steer").close());
 byId("steer-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const given = byId("steer-token").value.trim();
+  if (!given) {
+    setText(byId("steer-error"), "Give the token: changing anything needs it.");
+    byId("steer-token").focus();
+    return;
+  }
   byId("steer-do").disabled = true;
   try {
     await api.change(`/api/v1/nodes/${encodeURIComponent(steered.name)}`, { state: steered.wanted }, given);
@@ -472,6 +485,7 @@ byId("token-form").addEventListener("submit", (event) => {
 byId("forget").addEventListener("click", () => {
   api.useTokenForReading("");
   byId("forget").hidden = true;
+  byId("steer-token").value = "";
   kick();
 });
 

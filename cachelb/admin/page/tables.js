@@ -201,7 +201,7 @@ export class HotTable {
 
   show(hot) {
     const [what, by] = [byId("hot-what").value, byId("hot-by").value];
-    const entries = hot[`${what}_by_${by}`];
+    const entries = what === "around" ? hot.around_by_requests : hot[`${what}_by_${by}`];
     const few = entries.slice(0, isNarrow.matches ? 8 : 15); // the verdict looks at more
     this.table.show(few.map((entry) => [`${what} ${entry.name}`, { entry, isUrl: what === "urls" }]));
     setText(byId("hot-window"), hot.requests ? `of ${count(hot.requests)} requests, ${bytes(hot.bytes)}, in ${seconds(hot.window_s)}` : "nothing was asked for");

@@ -1,7 +1,7 @@
 // Is it well, and if not, what is wrong and where?  Pure: what is known comes in, sentences go out.
 //
 // A problem: level (bad, warn, note), title (stands still while its figures move, for it is read aloud), detail, node ("" for the farm),
-// hotBy (requests or bytes where the list of hot URLs tells more, else "").
+// hotBy (requests, bytes or around where the list of what is hot tells more, else "").
 
 import { bytes, count, ms, percent, rate, seconds } from "./view.js";
 
@@ -40,7 +40,7 @@ export function median(values) {
 
 const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : 0);
 
-// statuses: the last few, the newest last.  hot, history: the documents, or null.  silence_s: since the last answer; from
+// statuses: the last few, the newest last.  hot (of the last minute), history: the documents, or null.  silence_s: since the last answer; from
 // silent_after_s on what is shown is history.
 export function judge({ statuses, hot, history, silence_s, silent_after_s }) {
   const status = statuses.at(-1);
@@ -148,7 +148,7 @@ function judgeFarm(statuses, hot, history, say, isWell) {
   }
   if (requests >= FEW_PER_S) {
     if (over("bypassed_per_s") / requests >= BYPASS_SHARE) {
-      say("warn", "Most requests go around the farm", `${percent(over("bypassed_per_s") / requests)}: ${bypassCauses(statuses)}${bypassPlace(hot)}`);
+      say("warn", "Most requests go around the farm", `${percent(over("bypassed_per_s") / requests)}: ${bypassCauses(statuses)}${bypassPlace(hot)}`, "", "around");
     }
     if (over("refused_per_s") / requests >= REFUSED_SHARE) {
       say("warn", "Many requests are refused", `${percent(over("refused_per_s") / requests)}; the events say why`);
@@ -194,8 +194,8 @@ function bypassCauses(statuses) {
   return causes.map(([name]) => BYPASS_CAUSES[name] ?? name.replaceAll("_", " ")).join(", ") || "the counters do not say why";
 }
 
-// Which part of which site most of them are for.
+// Which part of which site most of them are for; without a share, which would be of another time.
 function bypassPlace(hot) {
   const top = hot?.around_by_requests?.[0];
-  return top ? `; ${percent(top.requests_share)} of all are for ${top.name}` : "";
+  return top ? `; the most for ${top.name}` : "";
 }

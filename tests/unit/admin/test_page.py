@@ -310,10 +310,10 @@ def test_a_node_is_drained_with_the_token_only(farm: Farm, visit: Callable[..., 
     page.press("Enter", 13)
     page.wait("document.querySelector('#steer').open")
     assert page.text("#steer-head") == "Drain cache1?"
-    for wrong in ("", "wrong", "wröng"):
+    for wrong, said in (("", "Give the token"), ("wrong", "Refused: "), ("wröng", "Refused: ")):
         page.fill("#steer-token", wrong)
         page.click("#steer-do")
-        page.wait("document.querySelector('#steer-error').textContent.startsWith('Refused: ')")
+        page.wait(f"document.querySelector('#steer-error').textContent.startsWith('{said}')")
         page.run("document.querySelector('#steer-error').textContent = ''")
         assert state() == "up"
     page.press("Escape", 27)
@@ -339,6 +339,7 @@ def test_a_node_is_drained_with_the_token_only(farm: Farm, visit: Callable[..., 
     assert state() == "up"
     page.click("#forget")
     assert page.run("sessionStorage.length") == 0
+    assert page.run("document.querySelector('#steer-token').value") == ""
 
 
 @needs_browser
@@ -358,6 +359,8 @@ def test_a_hostile_url_is_a_text(farm: Farm, visit: Callable[..., Page]):
     assert "\u202e" not in page.run("document.body.textContent")
     assert page.run("document.querySelectorAll('main script, main img').length") == 0
     assert "taken" not in page.run("document.title")
+    page.fill("#hot-what", "around")  # nothing went around the farm
+    page.wait("document.querySelector('#hot-table tbody').rows.length === 0")
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(farm: Farm):
@@ -566,7 +569,8 @@ def test_the_verdict_names_what_is_wrong_and_where(farm: Farm, visit: Callable[.
     around = [{"name": "api/v1/", "requests_share": 0.6}, {"name": "api/v2/", "requests_share": 0.1}]
     hot = {"requests": 1400, "window_s": 60, "urls_by_requests": [], "urls_by_bytes": [], "around_by_requests": around}
     level, problems = judge(farm={"bypassed_per_s": 150}, hot=hot)
-    assert problems[0][2] == f"{why}; 60 % of all are for api/v1/"
+    assert problems[0][2] == f"{why}; the most for api/v1/"
+    assert problems[0][1] == ""
     assert first(farm={"refused_per_s": 50})[1] == "Many requests are refused"
     assert first(farm={"errors_per_s": 50}) == ("bad", "Clients get errors", "")
     assert first(status={"config": {"problems": ["x"]}})[1] == "The last reload was refused"

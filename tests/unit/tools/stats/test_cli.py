@@ -7,11 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from cachelb.tools.stats import cli
 from cachelb.tools.stats.cli import main
 from fakes_stats import FakeAdmin, node, status, well
+
+from cachelb import __version__
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +115,28 @@ def test_a_locale_without_utf_8_gets_ascii_and_all_of_it(how: str):
     assert (done.returncode, done.stderr) == (1, b"")
     assert done.stdout.isascii()
     assert b"dead" in done.stdout
+
+
+@pytest.mark.parametrize("how", [(), ("--csv",)])
+@pytest.mark.parametrize(("answers", "code"), [({}, 0), (SICK, 1)])
+def test_its_status_is_the_farms_when_nobody_reads_the_rest(how: tuple[str, ...], answers: dict[str, Any], code: int):
+    """As with ``cachelb-stats | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with FakeAdmin(well(**answers)) as fake, open(writer, "w") as pipe:
+        command = [sys.executable, "-m", "cachelb.tools.stats", "--admin", fake.where, *how]
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
+def test_the_address_may_stand_by_itself(capsys):
+    with FakeAdmin(well()) as fake:
+        assert main([f"http://{fake.where}/"]) == 0
+        assert fake.where in capsys.readouterr().out
+
+
+def test_it_says_its_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"cachelb {__version__}\n"

@@ -61,10 +61,19 @@ def test_a_socket_that_is_not_there_is_named(tmp_path):
         Admin(f"unix:{tmp_path}/old.sock").get("/status")
 
 
-@pytest.mark.parametrize("where", ["", "http://", "a b:1", "127.0.0.1:http", "http://u@h", "http://h:1/path", "/" + "x" * 120])
+@pytest.mark.parametrize(
+    "where", ["", "http://", "a b:1", "127.0.0.1:http", "http://u@h", "http://h:1/path", "/" + "x" * 120, "host:"]
+)
 def test_an_address_that_is_none_is_refused(where: str):
     with pytest.raises(Bad, match="--admin"):
         Admin(where)
+
+
+def test_a_port_alone_and_https_are_refused_with_what_to_write_instead():
+    with pytest.raises(Bad, match=r"a port without a host; 127\.0\.0\.1:3180"):
+        Admin("3180")
+    with pytest.raises(Bad, match="not https"):
+        Admin("https://host:3180/")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_the_hot_list_turns_to_hosts_by_bytes():
         assert "URL of the last 60 s, by requests" in screen.window
         await screen.pilot.press("tab")
         assert "nothing was asked for" in screen.window
-        await screen.pilot.press("tab", "tab")
+        await screen.pilot.press("tab", "tab", "tab")
         assert "host of the last 60 s, by bytes" in screen.window
         await screen.pilot.press("escape")
         assert len(screen.app.screen_stack) == 1

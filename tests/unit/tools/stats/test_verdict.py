@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from cachelb.tools.stats.verdict import Verdict, grouped_findings, judge
+from cachelb.tools.stats.verdict import Verdict, judge
 from fakes_stats import farm, hot, node, series, status
 
 
@@ -22,7 +22,7 @@ SICK: list[tuple[str, str, dict[str, Any]]] = [
     ("warn", "errors", {"rates": {"errors_per_s": 2.0}}),
     ("warn", "slow", {"rates": {"p50_ms": 90.0}}),
     ("warn", "slow", {"rates": {"p99_ms": 600.0}}),
-    ("warn", "stuck", {"in_flight": 60}),
+    ("warn", "stuck", {"in_flight": 60, "rates": {"requests_per_s": 40.0}}),
     ("warn", "stuck", {"in_flight": 4, "rates": {"p50_ms": None, "p99_ms": None}}),
     ("warn", "cold", {"rates": {"hit_ratio": 0.3}, "since_s": 600.0}),
 ]
@@ -59,9 +59,29 @@ def test_a_node_alone_is_slow_by_itself():
     assert kinds(judge(farm(node("a", rates={"p50_ms": 2500.0})))) == [("warn", "slow", "a")]
 
 
-def test_a_short_trouble_is_still_seen_half_a_minute_later():
-    history = {"nodes": {"b": series(errors_per_s=[0.0, 0.0, 60.0, 0.0, 0.0, 0.0])}}
+def test_a_short_trouble_is_still_seen_ten_seconds_later_and_then_no_more():
+    history = {"nodes": {"b": series(errors_per_s=[0.0, 0.0, 0.0, 0.0, 60.0, 0.0])}}
     assert kinds(judge(farm(history=history))) == [("bad", "errors", "b")]
+    history = {"nodes": {"b": series(errors_per_s=[0.0, 0.0, 0.0, 60.0, 0.0, 0.0])}}
+    assert judge(farm(history=history)).is_well
+
+
+def test_many_in_flight_because_much_is_asked_is_not_stuck():
+    """A hot URL: each takes less than a second (Little's law)."""
+    busy = node("b", in_flight=60, rates={"requests_per_s": 466.0})
+    assert not [finding for finding in judge(farm(node("a"), busy, node("c"))).findings if finding.kind == "stuck"]
+
+
+def test_a_node_that_comes_and_goes_is_not_well_between_two_deaths():
+    def died(node_name: str, at: float, state: str = "dead") -> dict[str, Any]:
+        return {"kind": "node", "node": node_name, "at": at, "level": "error", "text": "", "data": {"state": state}}
+
+    now = status()["now"]
+    twice = [died("b", now - 200), died("b", now - 150, "up"), died("b", now - 100)]
+    verdict = judge(farm(events=twice))
+    assert kinds(verdict) == [("warn", "unsteady", "b")]
+    assert "b comes and goes: it died 2 times in the last 5 min" in verdict.words() + verdict.findings[0].text
+    assert judge(farm(events=[died("b", now - 400), died("b", now - 100), died("a", now - 50)])).is_well
 
 
 def test_what_an_operator_does_is_worth_knowing_and_well():
@@ -119,7 +139,9 @@ def test_an_answer_that_is_missing_is_said():
 def test_a_hot_url_is_a_note_with_its_owner():
     verdict = judge(farm(hot=hot("http://www.test/hot", share=0.6)))
     assert verdict.is_well
-    assert verdict.notes[0].text == "one URL is 60 % of requests, its owner is a, hits 100 %: http://www.test/hot"
+    assert verdict.notes[0].text == (
+        "one URL is 60 % of the requests of the last 60 s, its owner is a, hits 100 %: http://www.test/hot"
+    )
 
 
 def test_what_is_usual_is_not_said_beside_what_is_wrong():
@@ -163,14 +185,20 @@ def test_a_flood_that_goes_around_the_farm_is_said_with_its_host_and_reason():
     }
     found = status(rates={"bypassed_per_s": 200.0}, farm={"bypassed_method": 30, "bypassed_rule": 2})
     finding = judge(farm(status=found, hot=hosts)).findings[0]
-    because = "mostly because they are neither GET nor HEAD; 20 % of all are for api.test/v1/"
+    because = "mostly because they are neither GET nor HEAD; the most for api.test/v1/"
     assert finding.text == f"67 % of all requests go around the farm, {because}"
 
 
-def test_many_nodes_with_the_same_trouble_are_one_finding():
-    verdict = judge(farm(node("a"), *(node(f"n{i}", state="dead") for i in range(37))))
-    found = grouped_findings(verdict.troubles)
-    assert len(found) == 1
-    assert found[0].text.startswith("37 nodes are dead: n0, n1, n2 and 34 more")
-    assert verdict.words() == "NOT WELL: 1 problem"
-    assert (verdict.of_node("n5"), verdict.of_node("a")) == ("bad", "")
+@pytest.mark.parametrize(("share", "said"), [(0.02, ""), (0.3, ", the most for http://www.test/hot")])
+def test_a_node_that_gets_more_than_its_keys_is_a_note_and_a_url_is_named_if_it_explains_that(share: float, said: str):
+    """The first of a node's URLs is no news: it is named when it is a good part of what is too much."""
+    found = [node("a", rates={"requests_per_s": 400.0}), node("b"), node("c")]
+    notes = judge(farm(*found, hot=hot("http://www.test/hot", share=share))).notes
+    assert [note.text for note in notes if note.kind == "skew"] == [f"a gets 67 % of requests with 25 % of the keys{said}"]
+
+
+def test_retries_name_the_node_that_most_are_for():
+    found = status(node("a"), node("b", rates={"errors_per_s": 8.0}), node("c"), rates={"retries_per_s": 30.0})
+    history = {"nodes": {"b": series()}}  # lately it failed nothing: only the last second is known
+    finding = judge(farm(status=found, history=history)).findings[0]
+    assert finding.text == "10 % of requests are tried again on another connection or node, the most for b (8.0 err/s)"
