@@ -252,6 +252,8 @@ def _stuck(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
         return
     if node.in_flight < known(node.now.requests, done):
         return  # by Little's law, each takes less than a second: it is asked for much, as for a hot URL
+    if any(_slow(node, others)):
+        return  # which says the same with a figure
     text = f"{node.name} has {node.in_flight} requests in flight, the others {usual:.0f}: it hardly answers"
     yield Finding(WARN, "stuck", text, f"the Squid at {node.place}: top, iostat; drain it meanwhile", node.name)
 

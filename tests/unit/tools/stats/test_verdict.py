@@ -72,6 +72,11 @@ def test_many_in_flight_because_much_is_asked_is_not_stuck():
     assert not [finding for finding in judge(farm(node("a"), busy, node("c"))).findings if finding.kind == "stuck"]
 
 
+def test_a_slow_node_is_not_called_stuck_besides():
+    slow = node("b", in_flight=60, rates={"requests_per_s": 40.0, "p50_ms": 900.0})
+    assert kinds(judge(farm(node("a"), slow, node("c")))) == [("warn", "slow", "b")]
+
+
 def test_a_node_that_comes_and_goes_is_not_well_between_two_deaths():
     def died(node_name: str, at: float, state: str = "dead") -> dict[str, Any]:
         return {"kind": "node", "node": node_name, "at": at, "level": "error", "text": "", "data": {"state": state}}
