@@ -9,6 +9,7 @@ const CHARTS = [
   { name: "Requests a second", format: rate, lines: [["all", "requests_per_s"], ["around the farm", "bypassed_per_s"], ["refused", "refused_per_s"], ["errors", "errors_per_s"]] },
   { name: "Bytes a second", format: bytes, lines: [["bytes", "bytes_per_s"]] },
 ];
+const STEPS_S = [5, 15, 30, 60, 120, 300, 600]; // between ticks; uPlot's own leave a narrow chart of four minutes without any
 const DASHES = [[], [6, 3], [2, 3], [9, 3, 2, 3]]; // colour is never alone
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -54,7 +55,7 @@ class Chart {
         height: HEIGHT,
         scales: { y: { range: this.spec.range ?? ((_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1]) } },
         axes: [
-          { ...axis, values: hours, space: 75 },
+          { ...axis, values: hours, space: 75, incrs: STEPS_S },
           { ...axis, size: 68, space: 34, values: (_plot, ticks) => ticks.map((tick) => this.spec.format(tick)) },
         ],
         series: [
