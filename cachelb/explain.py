@@ -44,7 +44,7 @@ _CHOSEN = CHOSEN | dict.fromkeys(("url", "carp", "host"), "by its key") | {"clie
 
 _authority = re.compile(r"[^:/?#]+://(?:[^/?#]*@)?([^/?#]*)").match
 _bytes_mark = re.compile(r"\bb(?=['\"])").sub  # of Python, before what was received
-_no_scheme = re.compile(r"[0-9A-Za-z\[][^/?#]*(?<!:)(?:/(?!/)|$)").match
+_no_scheme = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z][^/?#:@]*)(?::[0-9]{1,5})?(?:/(?!/)|\?|$)").match
 _control = re.compile(r"[\x00-\x1f\x7f]").search
 
 
@@ -93,8 +93,9 @@ def explain(
             return question.refused(Reason.ACCESS_DENIED, f"{client} is in no network of [access] allow")
         request_body(head, block.fields)
     except BadRequest as exc:
-        hint = f"; did you mean http://{url}?" if exc.reason is Reason.BAD_URL and _no_scheme(url) else ""
-        return question.refused(exc.reason, _bytes_mark("", exc.detail) + hint)
+        is_close = exc.reason is Reason.BAD_URL and method != "CONNECT" and _no_scheme(url)
+        hint = f"; did you mean http://{url}?" if is_close else ""
+        return question.refused(exc.reason, _bytes_mark("", exc.detail, count=1) + hint)
     return question.answer(line, block, may_purge)
 
 

@@ -92,7 +92,7 @@ class Space:
         assert not unready, f"{self.name}: {unready}"
 
     def _unready(self) -> list[str]:
-        links = [link for link in json.loads(self.run("ip", "-j", "addr")) if "LOOPBACK" not in link["flags"]]
+        links = [link for link in json.loads(self.run("ip", "-j", "addr")) if "UP" in link["flags"] and link["ifname"] != "lo"]
         routes = self.run("ip", "-6", "route", "show", "table", "local")
 
         def is_ready(link: dict[str, Any]) -> bool:

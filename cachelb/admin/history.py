@@ -90,6 +90,7 @@ class History:
         self._now: Sample | None = None
         self._before: Sample | None = None
         self._step: Sample | None = None  # where the present step began
+        self._grown: dict[str, list[int]] | None = None  # from before to now, once somebody has asked
         most = int(KEPT_S / STEP_S)
         self.at: deque[float] = deque(maxlen=most)
         self._farm: deque[Point] = deque(maxlen=most)
@@ -97,7 +98,7 @@ class History:
 
     def take(self, sample: Sample) -> None:
         """Once a second."""
-        self._before, self._now = self._now, sample
+        self._before, self._now, self._grown = self._now, sample, None
         if self._step is None:
             self._step = sample
         elif sample.at - self._step.at >= STEP_S - 0.5:
@@ -110,14 +111,14 @@ class History:
     def rates(self, name: str | None = None) -> dict[str, Any]:
         """The present rates of a node, or of the farm: the fields of ``model.Rates`` or ``model.FarmRates``."""
         old, new = self._before, self._now
-        width = NODE_WIDTH
+        if old is None or new is None:
+            old = new = Sample(0, 0, [0] * len(FARM_INDEX), {})
+        if self._grown is None:
+            self._grown = nodes_grown(old, new)
+        took = new.at - old.at
         if name is None:
-            if old is None or new is None:
-                old = new = Sample(0, 0, [0] * len(FARM_INDEX), {})
-            return _farm_rates(old, new, nodes_grown(old, new), new.at - old.at)
-        if old is None or new is None or name not in old.nodes or name not in new.nodes:
-            return _rates([0] * width, 0.0)
-        return _rates(_less(new.nodes[name], old.nodes[name]), new.at - old.at)
+            return _farm_rates(old, new, self._grown, took)
+        return _rates(self._grown[name], took) if name in self._grown else _rates([0] * NODE_WIDTH, 0.0)
 
     def as_dict(self, seconds: float, names: Sequence[str]) -> dict[str, Any]:
         """``model.History``: the farm and these nodes over the last ``seconds``."""

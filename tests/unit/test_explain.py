@@ -382,7 +382,10 @@ def test_a_rule_of_bypass_says_that_it_is_one():
         ("www.test/logo.png", "'www.test/logo.png'; did you mean http://www.test/logo.png?"),
         ("127.0.0.1:8080/", "'127.0.0.1:8080/'; did you mean http://127.0.0.1:8080/?"),
         ("www.test", "'www.test'; did you mean http://www.test?"),
+        ("www.test?x=1", "'www.test?x=1'; did you mean http://www.test?x=1?"),
         ("http:/www.test/", "'http:/www.test/'"),
+        ("http:www.test/", "'http:www.test/'"),
+        ("mailto:a@b.test", "'mailto:a@b.test'"),
     ],
 )
 def test_who_leaves_out_the_scheme_is_told_how_to_write_it(url: str, hint: str):
@@ -390,3 +393,7 @@ def test_who_leaves_out_the_scheme_is_told_how_to_write_it(url: str, hint: str):
     assert found.reason == "bad_url"
     assert found.why.endswith(hint)
     assert "b'" not in found.why
+
+
+def test_connect_without_a_port_is_no_url_without_a_scheme():
+    assert explain(config(), "www.test", "CONNECT").why == "no port: 'www.test'"

@@ -36,17 +36,21 @@ BOTH = f"{FRONT_CPU},{LOAD_CPU}"
 COUNTS = (1, 2)
 WARM_S = 1
 CONNECTIONS = 128  # for each worker
-PAUSE_MS = 10  # twelve thousand requests a second for each worker: a third of what one can do
+PAUSE_MS = 10  # nearly thirteen thousand requests a second for each worker: two fifths of what one can do
 RELAYING = 0.1  # of the time of the busiest: a thread that ran less does not relay
 
 
 class Use(NamedTuple):
-    """Of one run.  us: of all workers for each request.  share: of the busiest worker.  other_us: of all others."""
+    """Of one run.  us: of all workers for each request.  share: of the busiest worker.  other_us: of all others.
+
+    asked: requests, of as many as the pauses alone would allow; far below 1 the CPUs were full.
+    """
 
     requests: int
     us: float
     share: float
     other_us: float
+    asked: float = 1.0
 
     @property
     def capacity(self) -> float:
@@ -112,7 +116,7 @@ def _use(started: Started, count: int, seconds: int, farm: Farm) -> Use:
     answers = wrk(started.port, scenario(count), seconds, farm.script, BOTH, threads=2)
     after = run_s(started.pid)
     farm.check()
-    return used(answers.requests, before, after, count)
+    return used(answers.requests, before, after, count)._replace(asked=answers.rps * PAUSE_MS / 1000 / (count * CONNECTIONS))
 
 
 def _pin(started: Started, count: int, farm: Farm) -> None:
@@ -136,14 +140,15 @@ def scaling(of: Mapping[int, Sequence[Use]]) -> float:
 
 def table(uses: Mapping[str, Mapping[int, Sequence[Use]]]) -> str:
     """A line per front end and number of workers."""
+    load = f"400 bytes, {CONNECTIONS} connections for each, {PAUSE_MS} ms between requests"
     lines = [
-        f"workers: 1 and 2, each with a CPU; {scenario(2).title}",
-        f"  {'front':18}{'us/request':>12}{'share':>8}{'capacity':>12}{'times one':>12}{'others us':>12}",
+        f"workers: 1 and 2, each with a CPU; {load}",
+        f"  {'front':18}{'us/request':>12}{'share':>8}{'capacity':>12}{'times one':>12}{'others us':>12}{'asked':>8}",
     ]
     for front, of in uses.items():
         for count in COUNTS:
-            fields = [(use.us, use.share, use.capacity, use.other_us) for use in of[count]]
-            us, share, capacity, other = (statistics.median(values) for values in zip(*fields, strict=True))
+            fields = [(use.us, use.share, use.capacity, use.other_us, use.asked) for use in of[count]]
+            us, share, capacity, other, asked = (statistics.median(values) for values in zip(*fields, strict=True))
             times = f"{scaling(of):.2f}" if count == 2 else "1.00"
-            lines.append(f"  {f'{front}, {count}':18}{us:12.2f}{share:8.2f}{capacity:12.0f}{times:>12}{other:12.2f}")
+            lines.append(f"  {f'{front}, {count}':18}{us:12.2f}{share:8.2f}{capacity:12.0f}{times:>12}{other:12.2f}{asked:8.2f}")
     return "\n".join(lines)

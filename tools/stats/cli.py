@@ -64,34 +64,38 @@ def _once(admin: Admin, options: argparse.Namespace) -> int:
     verdict = judge(farm)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the locale cannot write must not hide the rest
-    try:
-        _print(farm, verdict, options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # head has read enough; what the farm is like stays true
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  its flush at the end must not fail again
+    _write(_text(farm, verdict, options))
     return WELL if verdict.is_well else NOT_WELL
 
 
-def _print(farm: Farm, verdict: Verdict, options: argparse.Namespace) -> None:
+def _text(farm: Farm, verdict: Verdict, options: argparse.Namespace) -> str:
     if options.json:
-        print(as_json(farm, verdict))
-    elif options.csv:
-        print(as_csv(farm, verdict))
-    else:
-        is_plain = "utf" not in (sys.stdout.encoding or "").lower()
-        console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        look = Look(
-            width=max(MIN_WIDTH, console.width),
-            is_plain=is_plain,
-            every=options.all,
-            order=options.sort,
-            is_reversed=options.reverse,
-            hot=options.hot,
-        )
-        with console.capture() as written:  # rich would end the process where a pipe breaks
-            for line in screen(farm, verdict, look):
-                console.print(line)
-        sys.stdout.write(written.get())
+        return as_json(farm, verdict) + "\n"
+    if options.csv:
+        return as_csv(farm, verdict) + "\n"
+    is_plain = "utf" not in (sys.stdout.encoding or "").lower()
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    look = Look(
+        width=max(MIN_WIDTH, console.width),
+        is_plain=is_plain,
+        every=options.all,
+        order=options.sort,
+        is_reversed=options.reverse,
+        hot=options.hot,
+    )
+    with console.capture() as written:  # rich would end the process where a pipe breaks
+        for line in screen(farm, verdict, look):
+            console.print(line)
+    return written.get()
+
+
+def _write(text: str) -> None:
+    """To stdout; where ``head`` has read enough, what the farm is like stays true."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  its flush at the end must not fail again
 
 
 def _watch(admin: Admin, options: argparse.Namespace) -> int:
@@ -106,7 +110,7 @@ def _watch(admin: Admin, options: argparse.Namespace) -> int:
 
 def _fail(text: str, status: int, options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps({"well": None, "error": text}))
+        _write(json.dumps({"well": None, "error": text}) + "\n")
     print(f"cachelb-stats: {text}", file=sys.stderr)
     return status
 
@@ -125,8 +129,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser("cachelb-stats", description=description, epilog=epilog, formatter_class=raw)
     where = os.environ.get("CACHELB_ADMIN") or DEFAULT
     parser.add_argument("--version", action="version", version=f"cachelb {version('cachelb')}")
-    parser.add_argument("--admin", default=where, metavar="WHERE", help=f"host:port or Unix socket; $CACHELB_ADMIN ({where})")
-    parser.add_argument("where", nargs="?", help=argparse.SUPPRESS)  # what many type first
+    parser.add_argument("--admin", metavar="WHERE", help=f"host:port or Unix socket; $CACHELB_ADMIN ({where})")
+    parser.add_argument("where", nargs="?", metavar="WHERE", help="the same as --admin WHERE")
     token = os.environ.get("CACHELB_TOKEN_FILE") or ""
     parser.add_argument("--token-file", default=token, metavar="FILE", help="what [admin] token_file names; $CACHELB_TOKEN_FILE")
     how = parser.add_mutually_exclusive_group()
@@ -139,7 +143,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hot", type=_few, default=5, metavar="N", help="so many of the hot URLs, up to 100 (5)")
     parser.add_argument("--timeout", type=_seconds, default=2.0, metavar="SECONDS", help="for each answer (2)")
     options = parser.parse_args(argv)
-    options.admin = options.where or options.admin
+    if options.admin is not None and options.where is not None:
+        parser.error(f"--admin {options.admin}, or {options.where}?")
+    options.admin = next((given for given in (options.admin, options.where) if given is not None), where)
     return options
 
 

@@ -12,6 +12,8 @@ from statistics import median
 from typing import Any
 
 LATELY = 2  # steps of the history, 5 s each, that "lately" means: one second alone says little, half a minute says it late
+QUIET = 6  # steps for errors, where fewer than ENOUGH_PER_S have come lately: two in ten seconds may be chance
+ENOUGH_PER_S = 0.5
 NODE_ERRORS = ("connect_failures", "resets", "timeouts", "bad_responses")
 
 
@@ -65,7 +67,7 @@ class Node:
 
     part: of all requests to nodes, now, 0 to 1; keys: of all keys.  returning: part of its own keys that it takes, 1 but while it
     comes back slowly.  operator: the state that was set by the API, "" if none.  drain: how far that has come.
-    failing: the counter of errors that is highest, in words.
+    failing: the counter of errors that is highest, in words.  failed: errors and requests per second, see ``failed``.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Node:
     now: Rates
     lately: Rates
     trend: Sequence[float | None] = ()
+    failed: tuple[float, float] = (0.0, 0.0)
 
     @property
     def is_in_service(self) -> bool:
@@ -154,29 +157,40 @@ def _node(document: Mapping[str, Any], now: Rates, total: float, series: Mapping
         now=now,
         lately=_lately(series, now),
         trend=numbers(series.get("requests_per_s")),
+        failed=failed(numbers(series.get("errors_per_s")), numbers(series.get("requests_per_s")))
+        or (known(now.errors, 0.0), known(now.requests, 0.0)),
     )
 
 
-def _lately(series: Mapping[str, Any], now: Rates) -> Rates:
-    """Means of the last ten seconds, medians of quantiles; what the history does not have is as it is now."""
+def failed(errors: Sequence[float | None], requests: Sequence[float | None]) -> tuple[float, float] | None:
+    """Errors and requests per second lately, from the history; None: it has none.  None at all lately: there are no errors."""
+    recent = [value for value in errors[-LATELY:] if value is not None]
+    if not recent:
+        return None
+    steps = LATELY if not any(recent) or _mean(recent) >= ENOUGH_PER_S else QUIET
+    counted = [value for value in errors[-steps:] if value is not None]
+    asked = [value for value in requests[-steps:] if value is not None]
+    return _mean(counted), _mean(asked) if asked else 0.0
 
-    def last(name: str) -> list[float]:
-        return [value for value in numbers(series.get(name))[-LATELY:] if value is not None]
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _lately(series: Mapping[str, Any], now: Rates) -> Rates:
+    """Means of the last ten seconds; of quantiles the lower one, for one slow step is chance; else what is now."""
 
     def of_them(name: str, how: Callable[[list[float]], float], present: float | None) -> float | None:
-        values = last(name)
+        values = [value for value in numbers(series.get(name))[-LATELY:] if value is not None]
         return how(values) if values else present
 
-    def mean(values: list[float]) -> float:
-        return sum(values) / len(values)
-
     return Rates(
-        requests=of_them("requests_per_s", mean, now.requests),
+        requests=of_them("requests_per_s", _mean, now.requests),
         hit_ratio=of_them("hit_ratio", median, now.hit_ratio),
-        bytes=of_them("bytes_per_s", mean, now.bytes),
-        errors=of_them("errors_per_s", mean, now.errors),
-        p50_ms=of_them("p50_ms", median, now.p50_ms),
-        p99_ms=of_them("p99_ms", median, now.p99_ms),
+        bytes=of_them("bytes_per_s", _mean, now.bytes),
+        errors=of_them("errors_per_s", _mean, now.errors),
+        p50_ms=of_them("p50_ms", min, now.p50_ms),
+        p99_ms=of_them("p99_ms", min, now.p99_ms),
     )
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
-from .farm import BYPASSED, LATELY, Farm, Node, known, listed, number, of
+from .farm import BYPASSED, LATELY, Farm, Node, failed, known, listed, number, of
 from .finding import BAD, LEVELS, NOTE, WARN, Finding, grouped_findings
 from .units import age, grouped, millis, percent
 
 SLOW_P50_MS, SLOW_P50_TIMES = 50.0, 4.0  # at least, and so many times the others' median
 SLOW_P99_MS, SLOW_P99_TIMES = 250.0, 8.0  # one slow origin makes a tail, too, but on all nodes
+SLOW_PER_S = 1.0  # a median of fewer is one answer
 SLOW_ALONE_MS = 2000.0  # the median, where there is nobody to compare with
 ERRORS_PART = 0.01  # of requests
 ERRORS_BAD_PART = 0.1
@@ -152,10 +153,11 @@ def _serving(farm: Farm) -> Iterator[Finding]:
 
 def _traffic(farm: Farm) -> Iterator[Finding]:
     requests = _recent(farm, "requests_per_s", farm.now.requests)
-    errors = _recent(farm, "errors_per_s", farm.now.errors)
-    if errors >= ERRORS_PER_S and errors >= ERRORS_PART * requests:
-        level = BAD if errors >= ERRORS_BAD_PART * requests else WARN
-        text = f"{_part(errors, requests)} of all requests fail ({errors:.1f}/s)"
+    known_failed = failed(farm.trend.get("errors_per_s", ()), farm.trend.get("requests_per_s", ()))
+    errors, of_all = known_failed or (known(farm.now.errors, 0.0), requests)
+    if errors >= ERRORS_PER_S and errors >= ERRORS_PART * of_all:
+        level = BAD if errors >= ERRORS_BAD_PART * of_all else WARN
+        text = f"{_part(errors, of_all)} of all requests fail ({errors:.1f}/s)"
         yield Finding(level, "errors", text, f"{_reasons(farm)}; /api/v1/events, the access log")
     if requests < BUSY_PER_S:
         return
@@ -169,9 +171,9 @@ def _traffic(farm: Farm) -> Iterator[Finding]:
         yield Finding(WARN, "refused", text, f"{_reasons(farm)}; /api/v1/events, the access log")
     retries = farm.rate("retries_per_s") or 0.0
     if retries >= RETRIES_PART * requests:
-        worst = max(farm.nodes, key=lambda node: known(node.now.errors, 0.0))
-        errors_now = known(worst.now.errors, 0.0)
-        whose = f", the most for {worst.name} ({errors_now:.1f} err/s)" if errors_now else ""
+        by_errors = {node.name: node.now.errors for node in farm.nodes if node.now.errors}
+        worst = max(by_errors, key=lambda name: by_errors[name], default="")
+        whose = f", the most for {worst} ({by_errors[worst]:.1f} err/s)" if worst else ""
         text = f"{_part(retries, requests)} of requests are tried again on another connection or node{whose}"
         yield Finding(WARN, "retries", text, "err/s of the nodes")
 
@@ -222,17 +224,18 @@ def _dead(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
 def _unsteady(farm: Farm) -> Iterator[Finding]:
     """Nodes that come and go: between two deaths all may look well."""
     now = number(farm.status, "now") or 0.0
-    lately = [event for event in farm.answers.events if now - (number(event, "at") or 0.0) <= FLAP_S]
+    changes = [event for event in farm.answers.events if event.get("kind") == "node"]
+    lately = [event for event in changes if now - (number(event, "at") or 0.0) <= FLAP_S]
     deaths = Counter(str(event.get("node")) for event in lately if of(event, "data").get("state") == "dead")
     for node in farm.nodes:
-        if (times := deaths[node.name]) > 1:
+        if node.is_in_service and (times := deaths[node.name]) > 1:
             text = f"{node.name} comes and goes: it died {times} times in the last {age(FLAP_S)}"
             look = f"the Squid at {node.place}: its cache.log, its network; drain it meanwhile"
             yield Finding(WARN, "unsteady", text, look, node.name)
 
 
 def _failing(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
-    errors, requests = known(node.lately.errors, 0.0), known(node.lately.requests, 0.0)
+    errors, requests = node.failed
     if node.state not in ("up", "drain") or errors < ERRORS_PER_S or errors < ERRORS_PART * requests:
         return
     mostly = f"; since the start mostly {node.failing}" if node.failing else ""
@@ -259,7 +262,7 @@ def _stuck(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
 
 
 def _slow(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
-    if not node.is_in_service:
+    if not node.is_in_service or known(node.lately.requests, 0.0) < SLOW_PER_S:
         return
     for name, floor, times, mine, theirs in (
         ("p50", SLOW_P50_MS, SLOW_P50_TIMES, node.lately.p50_ms, [other.lately.p50_ms for other in others]),

@@ -232,6 +232,7 @@ function makeProblem() {
 function lookAtHot(by) {
   byId("hot-what").value = by === "around" ? "around" : "urls";
   byId("hot-by").value = by === "around" ? "requests" : by;
+  byId("hot-by").disabled = by === "around";
   hotTable.show(state.hot);
   byId("hot").scrollIntoView();
   byId("hot-what").focus({ preventScroll: true });
@@ -294,9 +295,10 @@ function showStrips(status, shares) {
   };
   strip("strip-keys", (node) => node.key_share);
   strip("strip-requests", (node) => shares.get(node.name) ?? 0);
-  // one that has just come back had other keys while its requests were counted
-  const isSteady = (node) => node.state === "up" && node.share === 1 && (node.since_s ?? WINDOW_S) >= WINDOW_S;
-  const factor = (node) => (isSteady(node) && node.key_share > 0 ? (shares.get(node.name) ?? 0) / node.key_share : 0);
+  // where keys have moved since, requests were counted of other keys
+  const keysThen = new Map(state.statuses[0].nodes.map((node) => [node.name, node.key_share]));
+  const isSteady = status.nodes.every((node) => keysThen.get(node.name) === node.key_share);
+  const factor = (node) => (isSteady && node.key_share > 0 ? (shares.get(node.name) ?? 0) / node.key_share : 0);
   const busiest = [...status.nodes].sort((a, b) => factor(b) - factor(a))[0];
   const isUneven = busiest && factor(busiest) >= UNEVEN;
   setText(byId("strip-hint"), isUneven ? `${busiest.name} gets ${rate(factor(busiest))} times the requests that its keys would have: hot URLs, see below.` : "");
@@ -454,11 +456,6 @@ byId("steer-cancel").addEventListener("click", () => byId("steer").close());
 byId("steer-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const given = byId("steer-token").value.trim();
-  if (!given) {
-    setText(byId("steer-error"), "Give the token: changing anything needs it.");
-    byId("steer-token").focus();
-    return;
-  }
   byId("steer-do").disabled = true;
   try {
     await api.change(`/api/v1/nodes/${encodeURIComponent(steered.name)}`, { state: steered.wanted }, given);
@@ -467,7 +464,9 @@ byId("steer-form").addEventListener("submit", async (event) => {
     kick();
   } catch (error) {
     if (error.status === 401) api.token.set("");
-    setText(byId("steer-error"), error.status ? `Refused: ${error.message}` : "The director does not answer: nothing is known of what came of it");
+    const isMissing = error.status === 401 && !given; // with another status the director says how to make one
+    if (isMissing) setText(byId("steer-error"), "Give the token: changing anything needs it.");
+    else setText(byId("steer-error"), error.status ? `Refused: ${error.message}` : "The director does not answer: nothing is known of what came of it");
     byId("steer-token").focus();
   } finally {
     byId("steer-do").disabled = false;
@@ -489,6 +488,7 @@ byId("forget").addEventListener("click", () => {
   kick();
 });
 
+byId("hot-what").addEventListener("change", () => (byId("hot-by").disabled = byId("hot-what").value === "around")); // by requests only
 for (const id of ["hot-what", "hot-by"]) byId(id).addEventListener("change", () => state.hot && hotTable.show(state.hot));
 byId("hot-minutes").addEventListener("change", refreshSlow);
 byId("chart-of").addEventListener("change", (event) => chooseChart(event.target.value));

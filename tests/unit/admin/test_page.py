@@ -360,7 +360,7 @@ def test_a_hostile_url_is_a_text(farm: Farm, visit: Callable[..., Page]):
     assert page.run("document.querySelectorAll('main script, main img').length") == 0
     assert "taken" not in page.run("document.title")
     page.fill("#hot-what", "around")  # nothing went around the farm
-    page.wait("document.querySelector('#hot-table tbody').rows.length === 0")
+    page.wait("document.querySelector('#hot-table tbody').rows.length === 0 && document.querySelector('#hot-by').disabled")
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(farm: Farm):

@@ -135,6 +135,24 @@ def test_the_address_may_stand_by_itself(capsys):
         assert fake.where in capsys.readouterr().out
 
 
+def test_two_addresses_are_a_question_and_an_empty_one_is_none(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--admin", "a:1", "b:2"])
+    assert end.value.code == 3
+    assert "--admin a:1, or b:2?" in capsys.readouterr().err
+    assert main([""]) == 3  # a variable of a shell that is not set
+
+
+def test_a_director_that_is_down_is_2_when_nobody_reads():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "cachelb.tools.stats", "--admin", "127.0.0.1:1", "--json"]
+    with open(writer, "w") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
 def test_it_says_its_version(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])

@@ -66,6 +66,36 @@ def test_a_short_trouble_is_still_seen_ten_seconds_later_and_then_no_more():
     assert judge(farm(history=history)).is_well
 
 
+@pytest.mark.parametrize(
+    ("each_s", "values"),
+    [
+        (0.2, {"p50_ms": [5.0] * 5 + [600.0], "p99_ms": [5.0] * 5 + [600.0]}),  # one answer
+        (20.0, {"p50_ms": [5.0] * 6, "p99_ms": [9.0] * 5 + [800.0]}),  # one slow step
+        (0.4, {"errors_per_s": [0.0] * 5 + [0.4]}),  # two errors
+    ],
+)
+def test_a_little_is_chance_in_a_quiet_farm(each_s: float, values: dict[str, list[float]]):
+    quiet = {"p50_ms": [5.0] * 6, "p99_ms": [9.0] * 6, "requests_per_s": [each_s] * 6}
+    history = {"nodes": {name: series(**quiet) for name in "ac"} | {"b": series(**quiet | values)}}
+    nodes = [node(name, rates={"requests_per_s": each_s}) for name in "abc"]
+    assert judge(farm(*nodes, history=history)).is_well
+
+
+def test_a_quiet_node_that_fails_for_half_a_minute_is_found():
+    quiet = series(requests_per_s=[0.4] * 6, errors_per_s=[0.3] * 6)
+    assert kinds(judge(farm(history={"nodes": {"b": quiet}}))) == [("bad", "errors", "b")]
+
+
+def test_slow_for_two_steps_is_slow():
+    slow = series(p50_ms=[5.0] * 4 + [300.0, 900.0])
+    assert kinds(judge(farm(history={"nodes": {"b": slow}}))) == [("warn", "slow", "b")]
+
+
+def test_a_farm_without_nodes_is_judged_too():
+    found = status(rates={"retries_per_s": 30.0}) | {"nodes": []}
+    assert [finding.kind for finding in judge(farm(status=found)).findings] == ["retries"]
+
+
 def test_many_in_flight_because_much_is_asked_is_not_stuck():
     """A hot URL: each takes less than a second (Little's law)."""
     busy = node("b", in_flight=60, rates={"requests_per_s": 466.0})
@@ -87,6 +117,7 @@ def test_a_node_that_comes_and_goes_is_not_well_between_two_deaths():
     assert kinds(verdict) == [("warn", "unsteady", "b")]
     assert "b comes and goes: it died 2 times in the last 5 min" in verdict.words() + verdict.findings[0].text
     assert judge(farm(events=[died("b", now - 400), died("b", now - 100), died("a", now - 50)])).is_well
+    assert judge(farm(node("a"), node("b", state="drain"), node("c"), events=twice)).is_well  # that was done already
 
 
 def test_what_an_operator_does_is_worth_knowing_and_well():
