@@ -20,13 +20,15 @@ import functools
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pyroute2 import IPRoute
 
+from cachelb.demo.squid import wait_until
+
+SETTLE_S = 30.0
 _NEWNET = 0x40000000  # CLONE_NEWNET
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -86,10 +88,7 @@ class Space:
 
     def settle(self) -> None:
         """Wait until the kernel has done what it does by itself once an interface is up: carrier, own address, routes."""
-        deadline = time.monotonic() + 30.0
-        while (unready := self._unready()) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not unready, f"{self.name}: {unready}"
+        assert wait_until(lambda: not self._unready(), SETTLE_S), f"{self.name}: {self._unready()}"
 
     def _unready(self) -> list[str]:
         links = [link for link in json.loads(self.run("ip", "-j", "addr")) if "UP" in link["flags"] and link["ifname"] != "lo"]

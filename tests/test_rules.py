@@ -85,11 +85,11 @@ PURE = (
     "icp/htcp.py",
     "icp/packet.py",
     "tools/stats/farm.py",
+    "tools/stats/finding.py",
     "tools/stats/records.py",
     "tools/stats/screen.py",
     "tools/stats/table.py",
     "tools/stats/units.py",
-    "tools/stats/finding.py",
     "tools/stats/verdict.py",
 )
 IMPURE_IMPORTS = {

@@ -157,23 +157,27 @@ def _node(document: Mapping[str, Any], now: Rates, total: float, series: Mapping
         now=now,
         lately=_lately(series, now),
         trend=numbers(series.get("requests_per_s")),
-        failed=failed(numbers(series.get("errors_per_s")), numbers(series.get("requests_per_s")))
-        or (known(now.errors, 0.0), known(now.requests, 0.0)),
+        failed=failed(series, now),
     )
 
 
-def failed(errors: Sequence[float | None], requests: Sequence[float | None]) -> tuple[float, float] | None:
-    """Errors and requests per second lately, from the history; None: it has none.  None at all lately: there are no errors."""
-    recent = [value for value in errors[-LATELY:] if value is not None]
-    if not recent:
-        return None
-    steps = LATELY if not any(recent) or _mean(recent) >= ENOUGH_PER_S else QUIET
-    counted = [value for value in errors[-steps:] if value is not None]
-    asked = [value for value in requests[-steps:] if value is not None]
-    return _mean(counted), _mean(asked) if asked else 0.0
+def failed(series: Mapping[str, Any], now: Rates) -> tuple[float, float]:
+    """Errors and requests per second lately; as they are now where the history has none.  No error lately: no errors at all."""
+    errors, requests = numbers(series.get("errors_per_s")), numbers(series.get("requests_per_s"))
+    lately = newest(errors)
+    if not lately:
+        return known(now.errors, 0.0), known(now.requests, 0.0)
+    steps = LATELY if not any(lately) or mean(lately) >= ENOUGH_PER_S else QUIET
+    asked = newest(requests, steps)
+    return mean(newest(errors, steps)), mean(asked) if asked else 0.0
 
 
-def _mean(values: Sequence[float]) -> float:
+def newest(values: Sequence[float | None], steps: int = LATELY) -> list[float]:
+    """What is known of the last steps of a series."""
+    return [value for value in values[-steps:] if value is not None]
+
+
+def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
@@ -181,14 +185,14 @@ def _lately(series: Mapping[str, Any], now: Rates) -> Rates:
     """Means of the last ten seconds; of quantiles the lower one, for one slow step is chance; else what is now."""
 
     def of_them(name: str, how: Callable[[list[float]], float], present: float | None) -> float | None:
-        values = [value for value in numbers(series.get(name))[-LATELY:] if value is not None]
+        values = newest(numbers(series.get(name)))
         return how(values) if values else present
 
     return Rates(
-        requests=of_them("requests_per_s", _mean, now.requests),
+        requests=of_them("requests_per_s", mean, now.requests),
         hit_ratio=of_them("hit_ratio", median, now.hit_ratio),
-        bytes=of_them("bytes_per_s", _mean, now.bytes),
-        errors=of_them("errors_per_s", _mean, now.errors),
+        bytes=of_them("bytes_per_s", mean, now.bytes),
+        errors=of_them("errors_per_s", mean, now.errors),
         p50_ms=of_them("p50_ms", min, now.p50_ms),
         p99_ms=of_them("p99_ms", min, now.p99_ms),
     )

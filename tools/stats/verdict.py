@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
-from .farm import BYPASSED, LATELY, Farm, Node, failed, known, listed, number, of
+from .farm import BYPASSED, Farm, Node, failed, known, listed, mean, newest, number, of
 from .finding import BAD, LEVELS, NOTE, WARN, Finding, grouped_findings
 from .units import age, grouped, millis, percent
 
@@ -153,8 +153,7 @@ def _serving(farm: Farm) -> Iterator[Finding]:
 
 def _traffic(farm: Farm) -> Iterator[Finding]:
     requests = _recent(farm, "requests_per_s", farm.now.requests)
-    known_failed = failed(farm.trend.get("errors_per_s", ()), farm.trend.get("requests_per_s", ()))
-    errors, of_all = known_failed or (known(farm.now.errors, 0.0), requests)
+    errors, of_all = failed(farm.trend, farm.now)
     if errors >= ERRORS_PER_S and errors >= ERRORS_PART * of_all:
         level = BAD if errors >= ERRORS_BAD_PART * of_all else WARN
         text = f"{_part(errors, of_all)} of all requests fail ({errors:.1f}/s)"
@@ -330,8 +329,8 @@ def _steered(node: Node, others: Sequence[Node]) -> Iterator[Finding]:
 
 def _recent(farm: Farm, name: str, present: float | None) -> float:
     """The mean of the last ten seconds, or as it is now."""
-    values = [value for value in farm.trend.get(name, ())[-LATELY:] if value is not None]
-    return sum(values) / len(values) if values else known(present, 0.0)
+    values = newest(farm.trend.get(name, ()))
+    return mean(values) if values else known(present, 0.0)
 
 
 def _part(some: float, all_of_them: float) -> str:

@@ -232,7 +232,6 @@ function makeProblem() {
 function lookAtHot(by) {
   byId("hot-what").value = by === "around" ? "around" : "urls";
   byId("hot-by").value = by === "around" ? "requests" : by;
-  byId("hot-by").disabled = by === "around";
   hotTable.show(state.hot);
   byId("hot").scrollIntoView();
   byId("hot-what").focus({ preventScroll: true });
@@ -488,7 +487,6 @@ byId("forget").addEventListener("click", () => {
   kick();
 });
 
-byId("hot-what").addEventListener("change", () => (byId("hot-by").disabled = byId("hot-what").value === "around")); // by requests only
 for (const id of ["hot-what", "hot-by"]) byId(id).addEventListener("change", () => state.hot && hotTable.show(state.hot));
 byId("hot-minutes").addEventListener("change", refreshSlow);
 byId("chart-of").addEventListener("change", (event) => chooseChart(event.target.value));

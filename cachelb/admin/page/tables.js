@@ -201,6 +201,7 @@ export class HotTable {
 
   show(hot) {
     const [what, by] = [byId("hot-what").value, byId("hot-by").value];
+    byId("hot-by").disabled = what === "around"; // by requests only
     const entries = what === "around" ? hot.around_by_requests : hot[`${what}_by_${by}`];
     const few = entries.slice(0, isNarrow.matches ? 8 : 15); // the verdict looks at more
     this.table.show(few.map((entry) => [`${what} ${entry.name}`, { entry, isUrl: what === "urls" }]));
