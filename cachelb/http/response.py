@@ -1,9 +1,9 @@
 """Answer heads: received bytes to a ``ResponseHead`` that holds everything the relay asks about an answer.
 
 Framing is as strict as for requests (RFC 9112, section 6.3); fields are judged once and re-serialised without the
-hop-by-hop ones, so that nothing unparsed is passed on.  Two readers give the same result and tests compare them:
-``scan_response`` itself, with one pattern that validates and picks the values out in the same pass, takes the usual
-answers; ``_scan_slowly`` goes line by line, takes all others and explains refusals.
+hop-by-hop ones, so that nothing unparsed is passed on.  Three readers give the same result and tests compare them.  One takes
+the usual answers, validating and picking the values out in the same pass: compiled, that is ``bytewise``; for the
+interpreter, one pattern.  ``_scan_slowly`` goes line by line, takes all others and explains refusals.
 
 Body lengths that depend on the request are left to ``framing``, what may be stored to ``caching``.
 """
@@ -14,7 +14,7 @@ import re
 from typing import Final, NoReturn
 
 from cachelb.errors import BadResponse, Reason
-from cachelb.http.caching import cacheability, is_hit
+from cachelb.http import bytewise
 from cachelb.http.grammar import (
     FIELD,
     FIELD_START,
@@ -26,10 +26,13 @@ from cachelb.http.grammar import (
     parse_length,
     split_list,
 )
+from cachelb.http.responsehead import ResponseHead, kept
+
+__all__ = ["ResponseHead", "scan_response"]
 
 _STATUS = rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])((?: " + VALUE + rb")?)\r\n"
 _SPECIAL = (
-    rb"(?i:c(?:onnection|ontent-length|ontent-type|ache-control|ache-status)|t(?:ransfer-encoding|e)|keep-alive"
+    rb"(?i:c(?:lose|onnection|ontent-length|ontent-type|ache-control|ache-status)|t(?:ransfer-encoding|e)|keep-alive"
     rb"|proxy-connection|upgrade|vary|expires|x-(?:cache|squid-error)):"
 )
 # "(?(5)(?!))" fails where group 5 is set already.  Repeated fields of meaning, rare ones and odd spellings make the
@@ -71,55 +74,6 @@ _STATUS_START = rb"(?: (?:[1-9](?:[0-9](?:[0-9](?: " + VALUE + rb")?\r?+)?)?)?)?
 _status_start = re.compile(rb"|H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9]" + _STATUS_START).fullmatch
 _field_start = re.compile(FIELD_START).fullmatch
 
-_STATUSES: Final = {str(status).encode(): status for status in range(100, 1000)}
-# What Squid stores without being told to (http.cc, reusableReply), and 404, cacheable by RFC 9110, section 15.1.
-_LEARNABLE: Final = frozenset((200, 203, 300, 301, 308, 404, 410))
-
-
-_NAMES: Final = (
-    "chunked", "content_length", "content_type", "head", "hit", "keep_alive", "minor", "size", "squid_error",
-    "status", "storable", "uncacheable", "upgrade",
-)  # fmt: skip
-
-
-class ResponseHead:
-    """One answer's head and what it means.
-
-    status: 100 to 999; below 200 it is interim.  minor: 0 or 1, as in a request.  size: bytes taken from the buffer.
-    content_length: -1 where there is none.  chunked: Transfer-Encoding is chunked.
-    keep_alive: as far as the head says, the connection may be used again after the body.
-    upgrade: a 101 that names a protocol.
-    uncacheable: b"private", b"no-store" or b"vary-star" where no shared cache may ever store such an answer, else b"".
-    storable: explicitly cacheable.  Both speak of the URL, so neither is set where Squid made the answer itself.
-    hit: did the node have it; None where it does not say.
-    squid_error: the value of X-Squid-Error, such as b"ERR_CONNECT_FAIL 111"; None where there is none.
-    content_type: b"-" where there is none, as in the access log.
-    head: status line and fields to send on, without the hop-by-hop ones and without the empty line; the engine appends
-        its own Via, Transfer-Encoding and Connection.
-    """
-
-    __slots__ = (
-        "chunked", "content_length", "content_type", "head", "hit", "keep_alive", "minor", "size", "squid_error",
-        "status", "storable", "uncacheable", "upgrade",
-    )  # fmt: skip
-
-    status: int
-    minor: int
-    size: int
-    content_length: int
-    chunked: bool
-    keep_alive: bool
-    upgrade: bool
-    uncacheable: bytes
-    storable: bool
-    hit: bool | None
-    squid_error: bytes | None
-    content_type: bytes
-    head: bytes
-
-    def __repr__(self) -> str:
-        return "ResponseHead(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in _NAMES) + ")"
-
 
 def scan_response(data: bytes, limits: Limits, seen: int = 0) -> ResponseHead | None:
     """Read one answer's head from the start of ``data``; ``seen`` as in ``scan_request``.
@@ -138,71 +92,43 @@ def scan_response(data: bytes, limits: Limits, seen: int = 0) -> ResponseHead | 
     if seen > 6 and data.find(b"\r\n\r\n", seen - 3) < 0:
         _check_unfinished(data, limits, seen)
         return None
+    head = bytewise.response_head(data, limits) if bytewise.COMPILED else _usual_head(data, limits)
+    return _scan_slowly(data, limits) if head is None else head
+
+
+def _usual_head(data: bytes, limits: Limits) -> ResponseHead | None:
+    """As ``bytewise.response_head``, by one pattern."""
     match = _fast_head(data)
-    return _scan_slowly(data, limits) if match is None else _take(match, data, limits)
-
-
-def _take(match: re.Match[bytes], data: bytes, limits: Limits) -> ResponseHead | None:
-    """The head that ``_fast_head`` has found, or what the slow reader says where something is wrong or rare."""
-    (minor, status_text, reason, length, content_type, control, connected, close, x_cache, vary, expires, coding,
+    if match is None:
+        return None
+    (minor, status, reason, length, content_type, control, connected, close, x_cache, vary, expires, coding,
      cache_status) = match.groups()  # fmt: skip
-    status = _STATUSES.get(status_text, 0)
     size = match.end()
     if (
-        status < 200
-        or status == 204
+        status < b"200"
+        or status == b"204"
         or not reason
         or minor > b"1"
         or (coding is not None and (length is not None or minor == b"0"))
         or size > limits.head_bytes
+        or (size > 4 * limits.fields and data.count(b"\n", 0, size) - 2 > limits.fields)
     ):
-        return _scan_slowly(data, limits)
-    if size > 4 * limits.fields:
-        _check_count(data.count(b"\n", 0, size) - 2, limits)
+        return None
     head = ResponseHead()
-    head.status = status
+    head.status = int(status)
+    head.minor = 0 if minor == b"0" else 1
     head.size = size
     head.content_length = -1 if length is None else int(length)
     head.chunked = coding is not None
     head.upgrade = False
     head.squid_error = None
     head.content_type = content_type or b"-"
-    head.hit = None if x_cache is None and cache_status is None else is_hit(x_cache, cache_status)
-    if status in _LEARNABLE:
-        head.uncacheable, head.storable = cacheability(control, vary, expires)
-    else:
-        head.uncacheable, head.storable = b"", False
-    head.minor = 0 if minor == b"0" else 1
     head.keep_alive = close is None and (head.minor == 1 or connected is not None)
-    if coding is not None or not head.minor:
-        head.head = _rewritten(match, data, size)
-    elif connected is None:
-        head.head = data[: size - 2]
-    else:
-        begin, end = match.span(_CONNECTION)
-        head.head = data[: begin - 11] + data[end + 2 : size - 2]
+    head.judge(control, vary, expires, x_cache, cache_status)
+    line = match.start(_CONNECTION) - 11 if connected is not None else -1
+    other = match.start(_CODING) - 18 if coding is not None else -1
+    head.head = kept(data, head.minor, size, line, match.end(_CONNECTION) + 2, other, match.end(_CODING) + 2)
     return head
-
-
-def _rewritten(match: re.Match[bytes], data: bytes, size: int) -> bytes:
-    """The head without Connection and Transfer-Encoding, as HTTP/1.1."""
-    connection = match.start(_CONNECTION) - 11  # the lines that go, from their names to their ends
-    encoding = match.start(_CODING) - 18
-    gone = (connection, match.end(_CONNECTION) + 2), (encoding, match.end(_CODING) + 2)
-    if match[1] == b"1":
-        return _without(data, 0, size - 2, *gone)
-    return b"HTTP/1.1" + _without(data, 8, size - 2, *gone)
-
-
-def _without(data: bytes, begin: int, end: int, first: tuple[int, int], second: tuple[int, int]) -> bytes:
-    """``data[begin:end]`` without two spans, in whichever order they are; a span from below 0 is none."""
-    if first > second:
-        first, second = second, first
-    if second[0] < 0:
-        return data[begin:end]
-    if first[0] < 0:
-        return data[begin : second[0]] + data[second[1] : end]
-    return data[begin : first[0]] + data[first[1] : second[0]] + data[second[1] : end]
 
 
 def _scan_slowly(data: bytes, limits: Limits) -> ResponseHead | None:
@@ -280,11 +206,7 @@ def _set_notes(head: ResponseHead, values: dict[bytes, list[bytes]]) -> None:
 
     head.squid_error = joined(b"x-squid-error")
     head.content_type = values.get(b"content-type", [b""])[-1] or b"-"
-    head.hit = is_hit(joined(b"x-cache"), joined(b"cache-status"))
-    if head.status in _LEARNABLE and head.squid_error is None:
-        head.uncacheable, head.storable = cacheability(joined(b"cache-control"), joined(b"vary"), joined(b"expires"))
-    else:
-        head.uncacheable, head.storable = b"", False
+    head.judge(joined(b"cache-control"), joined(b"vary"), joined(b"expires"), joined(b"x-cache"), joined(b"cache-status"))
 
 
 def _check_unfinished(data: bytes, limits: Limits, seen: int) -> None:

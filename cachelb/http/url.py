@@ -17,6 +17,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, NoReturn
 
 from cachelb.errors import BadRequest, Reason
+from cachelb.http import bytewise
 
 # Squid's own list; 0 stands for schemes that have none.
 DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ftp": 21, b"gopher": 70, b"wais": 210, b"whois": 43}
@@ -109,8 +110,13 @@ def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
 
     None for every other line.
 
-    0.8 us, against 3 us for ``head.scan_request`` and ``parse_absolute``, which take what this leaves (2026-11).
+    0.3 us, 0.8 us by the interpreter, against 3 us for ``head.scan_request`` and ``parse_absolute``, which take what this leaves
+    (2026-11).
     """
+    return bytewise.usual_line(first) if bytewise.COMPILED else _by_pattern(first)
+
+
+def _by_pattern(first: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
     match = _usual_line(first)
     if match is None:
         return None

@@ -7,7 +7,7 @@ import random
 from mutate import chance_of, cuts, mutate
 
 from cachelb.errors import BadResponse
-from cachelb.http import response
+from cachelb.http import bytewise, response
 from cachelb.http.head import Limits, scan_response
 
 LIMITS = Limits(head_bytes=600, url_bytes=60, fields=9)
@@ -72,6 +72,8 @@ def outcome(data: bytes, slowly: bool = False, seen: int = 0) -> str:
 def check(data: bytes) -> str:
     whole = outcome(data)
     assert whole == outcome(data, slowly=True)
+    for usual in (bytewise.response_head(data, LIMITS), response._usual_head(data, LIMITS)):
+        assert usual is None or repr(usual) == whole
     arrived = "None"
     seen = 0
     for end in cuts(chance_of(data), len(data)):

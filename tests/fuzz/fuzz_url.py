@@ -8,6 +8,8 @@ import re
 from mutate import mutate
 
 from cachelb.errors import BadRequest, Reason
+from cachelb.http import bytewise
+from cachelb.http import url as url_module
 from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin
 
 TARGETS = [
@@ -62,6 +64,8 @@ def make(chance: random.Random) -> bytes:
 
 
 def check(target: bytes) -> str:
+    line = b"GET " + target + b" HTTP/1.1"
+    assert bytewise.usual_line(line) == url_module._by_pattern(line)
     try:
         url = parse_absolute(target)
     except BadRequest as problem:

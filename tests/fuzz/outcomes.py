@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 from cachelb.errors import CachelbError
+from cachelb.http import bytewise
 from cachelb.http.caching import cacheability, is_hit
 from cachelb.http.fields import request_fields
 from cachelb.http.framing import ChunkScanner
@@ -51,6 +52,7 @@ def outcomes(data: bytes) -> str:
             outcome(lambda: request_fields(block)),
             outcome(lambda: parse_absolute(first)),
             outcome(lambda: usual_line(first)),
+            outcome(lambda: (bytewise.usual_line(first), bytewise.response_head(data, LIMITS) is None)),
             outcome(lambda: (scanner.scan(data), scanner.done, scanner.payload_bytes)),
             outcome(lambda: (cacheability(first, data, block), is_hit(first, None), is_hit(first, block))),
             outcome(lambda: (stored_until(200, data, NOW, 3), held_until(304, data, NOW))),

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cachelb.errors import BadResponse, Reason
-from cachelb.http import response
+from cachelb.http import bytewise, response
 from cachelb.http.head import Limits, ResponseHead, scan_response
+from cachelb.http.responsehead import NAMES
 
 LIMITS = Limits()
 # As Debian's Squid 5.7 sends it, but for the lengths.
@@ -46,7 +47,7 @@ def feed(data: bytes) -> ResponseHead | None:
 
 
 def as_dict(head: ResponseHead | None) -> dict[str, Any] | None:
-    return None if head is None else {name: getattr(head, name) for name in response._NAMES}
+    return None if head is None else {name: getattr(head, name) for name in NAMES}
 
 
 def test_a_squid_answer_is_read() -> None:
@@ -97,14 +98,18 @@ def test_byte_by_byte_gives_the_same_with_and_without_the_hint() -> None:
         (b"x-odd: a", b"Te-st: b", b"Upgrade-Insecure: c", b"Keep-Alive-Not: d", b"Content-Lengthy: 3", b"_x: 1"),
     ],
 )
-@pytest.mark.sources
 @pytest.mark.parametrize("status", [b"HTTP/1.1 200 OK", b"HTTP/1.1 404 ", b"HTTP/1.0 302 Found"])
-def test_both_readers_agree_where_the_fast_one_answers(lines: tuple[bytes, ...], status: bytes) -> None:
+def test_all_readers_agree_where_the_usual_ones_answer(lines: tuple[bytes, ...], status: bytes) -> None:
     if status.startswith(b"HTTP/1.0"):
         lines = tuple(line for line in lines if not line.lower().startswith(b"transfer"))
     data = b"\r\n".join([status, *lines, b"", b"body"])
-    assert response._fast_head(data) is not None
-    assert as_dict(scan_response(data, LIMITS)) == as_dict(response._scan_slowly(data, LIMITS))
+    carefully = as_dict(response._scan_slowly(data, LIMITS))
+    assert as_dict(response._usual_head(data, LIMITS)) == carefully
+    assert as_dict(bytewise.response_head(data, LIMITS)) == carefully
+
+
+def test_a_field_that_connection_names_is_removed_even_if_it_is_called_close() -> None:
+    assert read(b"Connection: close", b"Close: x", b"A: b").head == b"HTTP/1.1 200 OK\r\nA: b\r\n"
 
 
 @pytest.mark.parametrize("line", [b"Content-Type:", b"Content-Type: \t ", b"Content-Type: a/b ", b"content-type:a/b\t"])

@@ -1,0 +1,164 @@
+"""What is read byte by byte is what the patterns, and the careful reader, make of it; whatever is not usual is left to them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachelb.errors import BadResponse
+from cachelb.http import bytewise, response, url
+from cachelb.http.bytewise import response_head, usual_line
+from cachelb.http.grammar import Limits
+
+LIMITS = Limits()
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 1024\r\n"
+    b"Cache-Control: public, max-age=3600\r\nVary: Accept\r\nExpires: 0\r\nX-Cache: HIT from cache1\r\n"
+    b"X-Cache-Lookup: HIT from cache1:3128\r\nCache-Status: c;hit\r\nConnection: keep-alive\r\nZ:\r\n\r\n"
+)
+LINE = b"GET http://www.a-b.example.com/x/y?z#f HTTP/1.1"
+
+names = st.sampled_from([*bytewise._NAMES[1:], b"ETag", b"Via", b"a", b"content-lengths", b"x" * 40, b"Vory", b"", b"A "])
+values = st.one_of(
+    st.sampled_from(
+        [
+            *(b" close", b"close", b" keep-alive", b" Keep-Alive", b"  close", b" close ", b" chunked", b" Chunked"),
+            *(b" 5", b"5 ", b" 007", b" 5,5", b" " + b"9" * 18, b" " + b"9" * 19),
+            *(b"", b" ", b"\t a/b \t", b" HIT from c", b" *", b" private"),
+        ]
+    ),
+    st.binary(max_size=12),
+)
+fields = st.lists(st.tuples(names, st.booleans(), values), max_size=7)
+
+
+def refused_or(data: bytes, limits: Limits = LIMITS) -> str:
+    try:
+        return repr(response._scan_slowly(data, limits))
+    except BadResponse:
+        return "refused"
+
+
+@given(st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.0 404 \xff", b"HTTP/1.1 204 No", b"HTTP/1.2 200 ", b"HTTP/1.1 200"]), fields)
+def test_what_is_read_at_all_is_read_like_the_careful_reader(first: bytes, lines: list[tuple[bytes, bool, bytes]]) -> None:
+    data = first + b"".join(b"\r\n" + (name.title() if big else name) + b":" + value for name, big, value in lines)
+    data += b"\r\n\r\nbody"
+    head = response_head(data, LIMITS)
+    assert head is None or repr(head) == refused_or(data)
+
+
+@given(st.binary(max_size=40), st.integers(0, len(HEAD)), st.integers(0, 8))
+def test_whatever_comes_between_it_is_read_alike_or_not_at_all(noise: bytes, at: int, gone: int) -> None:
+    data = HEAD[:at] + noise + HEAD[at + gone :]
+    head = response_head(data, LIMITS)
+    assert head is None or repr(head) == refused_or(data)
+
+
+def test_the_usual_head_is_read() -> None:
+    head = response_head(HEAD + b"body", LIMITS)
+    assert head is not None
+    assert repr(head) == refused_or(HEAD)
+    assert (head.status, head.content_length, head.hit, head.content_type) == (200, 1024, True, b"text/html; charset=utf-8")
+    assert head.head == HEAD[:-2].replace(b"Connection: keep-alive\r\n", b"")
+
+
+@pytest.mark.parametrize("cut", range(len(HEAD)))
+def test_no_truncation_is_a_head(cut: int) -> None:
+    assert response_head(HEAD[:cut], LIMITS) is None
+
+
+@pytest.mark.parametrize("at", range(len(HEAD)))
+@pytest.mark.parametrize("byte", [0, 10, 13, 31, 127])
+def test_a_control_character_anywhere_is_not_usual(at: int, byte: int) -> None:
+    if HEAD[at] != byte:
+        assert response_head(HEAD[:at] + bytes((byte,)) + HEAD[at + 1 :], LIMITS) is None
+
+
+def test_limits_hold_to_the_byte_and_to_the_field() -> None:
+    count = HEAD.count(b"\n") - 2
+    assert response_head(HEAD, Limits(head_bytes=len(HEAD), fields=count)) is not None
+    assert response_head(HEAD + b"body", Limits(head_bytes=len(HEAD))) is not None
+    assert response_head(HEAD + b"body", Limits(head_bytes=len(HEAD) - 1)) is None
+    assert response_head(HEAD, Limits(fields=count - 1)) is None
+    assert response_head(b"HTTP/1.1 200 \r\n\r\n", Limits(fields=0)) is not None
+
+
+@pytest.mark.parametrize("name", bytewise._NAMES[1:])
+def test_a_repeated_field_of_meaning_is_not_usual(name: bytes) -> None:
+    value = {b"connection": b"close", b"content-length": b"5", b"transfer-encoding": b"chunked"}.get(name, b"x")
+    line = name + b": " + value + b"\r\n"
+    rare = name in bytewise._NAMES[bytewise._CODING + 1 :]
+    assert (response_head(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n", LIMITS) is None) == rare
+    assert response_head(b"HTTP/1.1 200 OK\r\n" + line + b"A: b\r\n" + line + b"\r\n", LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Connection: close\r\nA: b\r\nTransfer-Encoding: chunked",
+        b"transfer-encoding: CHUNKED\r\nCONNECTION: Close\r\nA: b",
+    ],
+)
+def test_both_lines_that_are_not_sent_on_are_left_out_in_either_order(lines: bytes) -> None:
+    head = response_head(b"HTTP/1.1 200 OK\r\nX: y\r\n" + lines + b"\r\n\r\n", LIMITS)
+    assert head is not None
+    assert head.head == b"HTTP/1.1 200 OK\r\nX: y\r\nA: b\r\n"
+    assert (head.chunked, head.keep_alive) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        LINE,
+        b"HEAD http://a/ HTTP/1.1",
+        b"GET http://a.b9/\xff\x80 HTTP/1.1",
+        b"GET http://" + b"a" * 255 + b"/ HTTP/1.1",
+        b"GET http://1.a_/ HTTP/1.1",
+    ],
+)
+def test_usual_lines_are_read(line: bytes) -> None:
+    method, target, host, path = usual_line(line) or (b"", b"", b"", b"")
+    assert (method, target, host, path) == url._by_pattern(line)
+    assert line == method + b" " + target + b" HTTP/1.1"
+    assert target == b"http://" + host + path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(LINE[:cut] for cut in range(len(LINE))),
+        *(LINE[:at] + byte + LINE[at:] for at in range(len(LINE)) for byte in (b" ", b"\x00", b"\x7f", b"\t")),
+        b"GET http://" + b"a" * 256 + b"/ HTTP/1.1",
+        b"GET http://a..b/ HTTP/1.1",
+        b"GET http://.a/ HTTP/1.1",
+        b"GET http://a./ HTTP/1.1",
+        b"GET http:/// HTTP/1.1",
+        b"GET http://A/ HTTP/1.1",
+        b"GET http://a:80/ HTTP/1.1",
+        b"GET http://u@a/ HTTP/1.1",
+        b"GET http://127.1/ HTTP/1.1",
+        b"GET http://a.-b/ HTTP/1.1",
+        b"GET http://a HTTP/1.1",
+        b"GET http://a?x HTTP/1.1",
+        b"GET http://a/ HTTP/1.0",
+        b"POST http://a/ HTTP/1.1",
+        b"get http://a/ HTTP/1.1",
+        b"GET https://a/ HTTP/1.1",
+    ],
+)
+def test_all_other_lines_are_left_to_others(line: bytes) -> None:
+    assert usual_line(line) is None
+    assert url._by_pattern(line) is None
+
+
+@given(st.binary(max_size=12), st.binary(max_size=12), st.integers(0, len(LINE)))
+def test_whatever_the_line_both_ways_agree(host: bytes, path: bytes, at: int) -> None:
+    for line in (b"GET http://" + host + b"/" + path + b" HTTP/1.1", LINE[:at] + host + LINE[at:]):
+        assert usual_line(line) == url._by_pattern(line)
+
+
+@given(st.text("ab9-_.", max_size=9), st.text("/?#.%\x7f \xe9", max_size=5))
+def test_hosts_of_all_kinds_are_judged_alike(host: str, path: str) -> None:
+    line = b"GET http://" + host.encode() + path.encode("latin-1") + b" HTTP/1.1"
+    assert usual_line(line) == url._by_pattern(line)
