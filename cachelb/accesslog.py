@@ -22,9 +22,9 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _json_text
 from typing import Final, NamedTuple
 
-LINE_BYTES = 65536  # a line is never longer, so that it goes out in one write
-LONG_PART_BYTES = 1024  # kept of each part that came from outside where a line would be longer; six parts, \u00ff each
-CUT = b"..."  # the mark at the end of what was cut
+LINE_BYTES: Final = 65536  # a line is never longer, so that it goes out in one write
+LONG_PART_BYTES: Final = 1024  # kept of each part that came from outside where a line would be longer; six parts, \u00ff each
+CUT: Final = b"..."  # the mark at the end of what was cut
 KEPT_PARTS: Final = 1024  # of each kind, by ``SquidLines``: a megabyte with parts as long as it keeps
 KEPT_PART_BYTES: Final = 256
 
@@ -58,13 +58,13 @@ class Entry(NamedTuple):
 
 Formatter = Callable[[Entry], bytes]
 
-_VISIBLE = bytes(range(0x21, 0x7F))
-_QUOTABLE = bytes(c for c in range(0x20, 0x7F) if c not in b'"\\')
-_QUOTABLE_VISIBLE = _QUOTABLE[1:]  # without the space
-_UNSAFE = re.compile(rb"[^\x21-\x7e]")
-_UNQUOTABLE = re.compile(rb'[^\x20-\x7e]|["\\]')
-_SHORT_ESCAPES = dict(zip(b'\b\n\r\t\v"\\', (rb"\b", rb"\n", rb"\r", rb"\t", rb"\v", rb"\"", rb"\\"), strict=True))
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
+_QUOTABLE: Final = bytes(c for c in range(0x20, 0x7F) if c not in b'"\\')
+_QUOTABLE_VISIBLE: Final = _QUOTABLE[1:]  # without the space
+_UNSAFE: Final = re.compile(rb"[^\x21-\x7e]")
+_UNQUOTABLE: Final = re.compile(rb'[^\x20-\x7e]|["\\]')
+_SHORT_ESCAPES: Final = dict(zip(b'\b\n\r\t\v"\\', (rb"\b", rb"\n", rb"\r", rb"\t", rb"\v", rb"\"", rb"\\"), strict=True))
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def escape_url(text: bytes) -> bytes:

@@ -19,7 +19,7 @@ from typing import Final, Literal, NamedTuple
 
 from cachelb.errors import Reason
 
-NODE_SLOTS = 2048  # nodes a director can know at a time: twice the 1,000 that the ring is built for
+NODE_SLOTS: Final = 2048  # nodes a director can know at a time: twice the 1,000 that the ring is built for
 
 
 class Counter(NamedTuple):
@@ -31,7 +31,7 @@ class Counter(NamedTuple):
     text: str
 
 
-_FARM = [
+_FARM: Final = [
     Counter("clients", "counter", "connections", "client connections accepted"),
     Counter("clients_open", "gauge", "connections", "client connections open now"),
     Counter("requests", "counter", "requests", "requests received"),
@@ -90,8 +90,8 @@ _FARM = [
     }.items()),
     Counter("log_dropped", "counter", "lines", "access log lines lost because they could not be written"),
 ]
-_ENDS = [Counter(f"ended_{reason.label}", "counter", "exchanges", reason.value.text) for reason in Reason]
-_NODE = [
+_ENDS: Final = [Counter(f"ended_{reason.label}", "counter", "exchanges", reason.value.text) for reason in Reason]
+_NODE: Final = [
     Counter("requests", "counter", "requests", "requests sent to the node, and connections of TCP services"),
     Counter("responses", "counter", "answers", "answers whose head arrived"),
     Counter("ended", "counter", "exchanges", "exchanges with the node that ended; requests less ended is in flight"),
@@ -111,7 +111,7 @@ _NODE = [
 ]
 
 # What is wrong with datagrams, and whose fault it is: icp.errors.Fault
-_FAULTS = {
+_FAULTS: Final = {
     "short": "shorter than a header",
     "version": "of another version",
     "length": "with a wrong length field",
@@ -223,20 +223,20 @@ AFFINITY: tuple[Counter, ...] = (
 
 FARM: tuple[Counter, ...] = (*_FARM, *_ENDS)
 NODE: tuple[Counter, ...] = tuple(_NODE)
-TABLE: dict[str, tuple[Counter, ...]] = {"farm": FARM, "node": NODE}
+TABLE: Final[dict[str, tuple[Counter, ...]]] = {"farm": FARM, "node": NODE}
 
-FARM_INDEX = {counter.name: i for i, counter in enumerate(FARM)}
-NODE_INDEX = {counter.name: i for i, counter in enumerate(NODE)}
+FARM_INDEX: Final = {counter.name: i for i, counter in enumerate(FARM)}
+NODE_INDEX: Final = {counter.name: i for i, counter in enumerate(NODE)}
 _CONNECT_FAILURES: Final = NODE_INDEX["connect_failures"]
 _RESETS: Final = NODE_INDEX["resets"]
 _RESPONSES: Final = NODE_INDEX["responses"]
-END_INDEX = {reason: FARM_INDEX[f"ended_{reason.label}"] for reason in Reason}
+END_INDEX: Final = {reason: FARM_INDEX[f"ended_{reason.label}"] for reason in Reason}
 
 # Gauges of which the largest worker's counts.
-WORST = frozenset(("loop_lag_us",))
+WORST: Final = frozenset(("loop_lag_us",))
 
 # What is timed for each node, in this order behind its counters.
-HISTOGRAMS = {
+HISTOGRAMS: Final = {
     "connect": "until a connection to the node was open",
     "first_byte": "from a request's head to the head of the node's answer",
     "total": "from a request's head to the end of the answer",
@@ -246,11 +246,11 @@ HISTOGRAM_WIDTH: Final = BUCKETS + 1  # and the sum
 CONNECT_TIME: Final = len(NODE)
 FIRST_BYTE_TIME: Final = CONNECT_TIME + HISTOGRAM_WIDTH
 TOTAL_TIME: Final = FIRST_BYTE_TIME + HISTOGRAM_WIDTH
-NODE_WIDTH = len(NODE) + len(HISTOGRAMS) * HISTOGRAM_WIDTH  # as read, see ``node_values``
+NODE_WIDTH: Final = len(NODE) + len(HISTOGRAMS) * HISTOGRAM_WIDTH  # as read, see ``node_values``
 WHOLE_TIME: Final = NODE_WIDTH
 ROW_WIDTH: Final = NODE_WIDTH + HISTOGRAM_WIDTH  # as workers count
 
-BLOCK_BYTES = 8 * (len(FARM) + NODE_SLOTS * ROW_WIDTH)
+BLOCK_BYTES: Final = 8 * (len(FARM) + NODE_SLOTS * ROW_WIDTH)
 
 
 def note_time(counts: list[int], histogram: int, seconds: float) -> None:

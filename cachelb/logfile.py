@@ -15,12 +15,13 @@ import logging
 import os
 import select
 import stat
+from typing import Final
 
 log = logging.getLogger("cachelb.log")
 
-BATCH_BYTES = 65536  # of one write
-PENDING_BYTES = 4 << 20  # kept while the file cannot be written: about 30,000 lines, or two seconds of a busy worker
-STDOUT = 1
+BATCH_BYTES: Final = 65536  # of one write
+PENDING_BYTES: Final = 4 << 20  # kept while the file cannot be written: about 30,000 lines, or two seconds of a busy worker
+STDOUT: Final = 1
 
 
 class LogFile:

@@ -83,7 +83,7 @@ class Reply(NamedTuple):
 
 _HIT, _MISS, _ERR = Reply(Opcode.HIT), Reply(Opcode.MISS), Reply(Opcode.ERR)
 _MISS_NOFETCH, _DENIED = Reply(Opcode.MISS_NOFETCH), Reply(Opcode.DENIED)
-_OUTCOMES = {
+_OUTCOMES: Final = {
     Opcode.HIT: Outcome.HIT,
     Opcode.MISS: Outcome.MISS,
     Opcode.MISS_NOFETCH: Outcome.MISS_NOFETCH,

@@ -8,9 +8,10 @@ Left out: what is answered (``answer``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-MAX_SOURCES = 10_000  # about 1.5 MB; a farm has tens of peers, the rest are forgers
-MAX_DENIED = 4_096
+MAX_SOURCES: Final = 10_000  # about 1.5 MB; a farm has tens of peers, the rest are forgers
+MAX_DENIED: Final = 4_096
 
 
 class Sources:

@@ -45,7 +45,7 @@ def build(target: Path) -> None:
         root, work = compiled.ROOT, Path(name)
         sources = [str(compiled.source_of(module).relative_to(root)) for module in compiled.MODULES]
         fingerprint = compiled.fingerprint()
-        environment = {**os.environ, compiled.VARIABLE: "0", "CFLAGS": "-O2 -g0"}
+        environment = {**os.environ, compiled.VARIABLE: "0", "CFLAGS": "-O3 -g0 -fno-semantic-interposition -fvisibility=hidden"}
         subprocess.run(
             [sys.executable, "-c", _SETUP, str(work), compiled.GROUP, *sources],
             cwd=root,
@@ -67,7 +67,7 @@ from pathlib import Path
 work, group, *sources = sys.argv[1:]
 from mypyc.build import mypycify
 from setuptools import setup
-extensions = mypycify(["--config-file", "pyproject.toml", *sources], opt_level="2", debug_level="0",
+extensions = mypycify(["--config-file", "pyproject.toml", *sources], opt_level="3", debug_level="0",
                       group_name=group, target_dir=work + "/c")
 setup(name=group, packages=[], ext_modules=extensions,
       script_args=["-q", "build_ext", "--build-lib", work + "/lib", "--build-temp", work + "/o"])

@@ -235,18 +235,19 @@ def _read_fields(data: bytes, stop: i64, most: i64, values: _Values) -> i64:
 
 _HOST_BYTES_MAX: Final = 255
 _VERSION: Final = b" HTTP/1.1"
+UNUSUAL: Final = (b"", b"", b"", b"")
 
 
-def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
-    """As ``url.usual_line``."""
+def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """As ``url.usual_line``.  Never None, for which the compiled tuple would have to be an object."""
     if first.startswith(b"GET http://"):
         target: i64 = 4
     elif first.startswith(b"HEAD http://"):
         target = 5
     else:
-        return None
+        return UNUSUAL
     if not first.endswith(_VERSION):
-        return None
+        return UNUSUAL
     in_label = _IN_LABEL
     host: i64 = target + 7
     end: i64 = len(first) - 9
@@ -261,12 +262,12 @@ def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
         at += 1
     # The last label begins with a letter: what begins with a digit may be an address.
     if at >= end or at == label or at - host > _HOST_BYTES_MAX or first[at] != _SLASH or not _is_letter(first[label]):
-        return None
+        return UNUSUAL
     path: i64 = at
     while at < end:
         byte = first[at]
         if byte <= _SPACE or byte == _DELETE:
-            return None
+            return UNUSUAL
         at += 1
     return first[: target - 1], first[target:end], first[host:path], first[path:end]
 

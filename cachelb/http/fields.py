@@ -14,16 +14,16 @@ from cachelb.errors import BadRequest, Reason
 from cachelb.http.grammar import parse_length, split_list
 from cachelb.http.url import is_authority
 
-_NONE: frozenset[bytes] = frozenset()
+_NONE: Final[frozenset[bytes]] = frozenset()
 # Connection values as nearly all clients send them.
-_COMMON_OPTIONS = {
+_COMMON_OPTIONS: Final = {
     b"keep-alive": frozenset([b"keep-alive"]),
     b"Keep-Alive": frozenset([b"keep-alive"]),
     b"close": frozenset([b"close"]),
 }
-_hops = re.compile(rb"[0-9]{1,9}+").fullmatch
+_hops: Final = re.compile(rb"[0-9]{1,9}+").fullmatch
 # Schemes that authenticate a connection and not a request (RFC 4559, section 6; Squid takes the same three for it).
-_session_scheme = re.compile(rb"(?i)(?:^|,[\t ]*)(?:ntlm|negotiate|kerberos)(?:[\t ]|$)").search
+_session_scheme: Final = re.compile(rb"(?i)(?:^|,[\t ]*)(?:ntlm|negotiate|kerberos)(?:[\t ]|$)").search
 
 ORIGIN_SESSION: Final = 1
 PROXY_SESSION: Final = 2
@@ -222,7 +222,7 @@ def _bad_framing(detail: str) -> NoReturn:
     raise BadRequest(Reason.BAD_FRAMING, detail)
 
 
-_KNOWN = {
+_KNOWN: Final = {
     b"host": _host,
     b"content-length": _content_length,
     b"transfer-encoding": _transfer_encoding,
@@ -243,11 +243,11 @@ _KNOWN = {
     b"trailer": _trailer,
 }
 # Known, and sent on as they came.
-_STAYING = frozenset(
+_STAYING: Final = frozenset(
     (b"content-length", b"authorization", b"proxy-authorization", b"cache-control", b"via", b"user-agent", b"referer")
 )
 # A second line of these is an ambiguity, equal or not (RFC 9112, sections 3.2 and 6.3); of the others, a list.
-_ONCE = {
+_ONCE: Final = {
     b"host": Reason.BAD_REQUEST,
     b"content-length": Reason.BAD_FRAMING,
     b"transfer-encoding": Reason.BAD_FRAMING,

@@ -27,32 +27,32 @@ CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
 # One line of sizes and extensions.  4 KiB: what Apache and Squid's parser allow at most, far above any real use.
-CHUNK_LINE_BYTES = 4096
+CHUNK_LINE_BYTES: Final = 4096
 # Unfinished lines up to here are judged with every piece that arrives; longer ones only when they end, for the time that
 # takes is the square of their length where the pieces are single bytes.
-CRUMBS_BYTES = 256
+CRUMBS_BYTES: Final = 256
 # Extension bytes beyond 16 per chunk and 2 per byte of data, over a whole body: Go's bound (CVE-2023-39326), against
 # bodies that are all overhead.
-EXCESS_BYTES = 16384
+EXCESS_BYTES: Final = 16384
 # All trailer lines of one body; a quarter of what a head may have.
-TRAILER_BYTES = 16384
+TRAILER_BYTES: Final = 16384
 
 # As in the RFC, less its bad blanks.  What a node cannot read it drops without an answer, which looks like a dying node.
-_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+'
-_ONE_EXTENSION = rb";[\t ]*+" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb'"))?(?=[;\r]|\Z)'
-_EXTENSION = rb"((?:" + _ONE_EXTENSION + rb")*)"
-_EXTENSION_START = _EXTENSION + rb"(?:;[\t ]*+(?:" + TOKEN + rb"++(?:=(?:" + _QUOTED + rb"\\?+)?)?)?|\r)?"
-_first_size = re.compile(rb"([0-9A-Fa-f]{1,16}+)" + _EXTENSION + rb"\r\n").match
-_next_size = re.compile(rb"\r\n([0-9A-Fa-f]{1,16}+)" + _EXTENSION + rb"\r\n").match
-_first_start = re.compile(rb"(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION_START + rb")?").fullmatch
-_next_start = re.compile(rb"\r?+|\r\n(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION_START + rb")?").fullmatch
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+'
+_ONE_EXTENSION: Final = rb";[\t ]*+" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb'"))?(?=[;\r]|\Z)'
+_EXTENSION: Final = rb"((?:" + _ONE_EXTENSION + rb")*)"
+_EXTENSION_START: Final = _EXTENSION + rb"(?:;[\t ]*+(?:" + TOKEN + rb"++(?:=(?:" + _QUOTED + rb"\\?+)?)?)?|\r)?"
+_first_size: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)" + _EXTENSION + rb"\r\n").match
+_next_size: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,16}+)" + _EXTENSION + rb"\r\n").match
+_first_start: Final = re.compile(rb"(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION_START + rb")?").fullmatch
+_next_start: Final = re.compile(rb"\r?+|\r\n(?:[0-9A-Fa-f]{1,16}+" + _EXTENSION_START + rb")?").fullmatch
 # Fields that frame, route or guard may not come late (RFC 9110, section 6.5.1): another reader might merge them.
-_trailer_line = re.compile(
+_trailer_line: Final = re.compile(
     rb"(?!(?i:content-length|transfer-encoding|host|connection|te|trailer|upgrade|expect|authorization"
     rb"|proxy-authorization|cookie|set-cookie|via|x-forwarded-for|cache-control|content-encoding|content-type"
     rb"|content-range|max-forwards):)" + TOKEN + rb"++:" + VALUE + rb"\r\n|(\r\n)"
 ).match
-_trailer_start = re.compile(FIELD_START).fullmatch
+_trailer_start: Final = re.compile(FIELD_START).fullmatch
 
 
 class ChunkError(CachelbError):

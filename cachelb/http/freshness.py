@@ -25,42 +25,42 @@ from __future__ import annotations
 
 import re
 from datetime import date as calendar_date
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cachelb.http.caching import cacheability
 from cachelb.http.grammar import split_list
 
-MINIMUM_EXPIRY_S = 60  # Squid's minimum_expiry_time
-VARY_MARKER_S = 100_000
-MARGIN_S = 30  # what is not fresh for so long is no hit for ICP (refreshCheckICP)
+MINIMUM_EXPIRY_S: Final = 60  # Squid's minimum_expiry_time
+VARY_MARKER_S: Final = 100_000
+MARGIN_S: Final = 30  # what is not fresh for so long is no hit for ICP (refreshCheckICP)
 
-_DAY_S = 86400
-_YEAR_2106 = 1 << 32  # what is later is told as this: 32 bits are kept
+_DAY_S: Final = 86400
+_YEAR_2106: Final = 1 << 32  # what is later is told as this: 32 bits are kept
 
-STORED_STATUSES = frozenset((200, 203, 300, 301, 308, 410))
-_STORED_IF_FRESH = frozenset((302, 307))
-_HELD = STORED_STATUSES | _STORED_IF_FRESH | {206, 304}
+STORED_STATUSES: Final = frozenset((200, 203, 300, 301, 308, 410))
+_STORED_IF_FRESH: Final = frozenset((302, 307))
+_HELD: Final = STORED_STATUSES | _STORED_IF_FRESH | {206, 304}
 
 # IMF-fixdate, RFC 850's and asctime's, as loosely as Squid separates their parts, as strictly as it reads their digits.
-_date = re.compile(
+_date: Final = re.compile(
     rb"[^\d, ][^, ]*+[, ]++(?:"
     rb"(\d{1,2})(?:[, ]++([A-Za-z]{3})[a-z]*+[, ]++|-([A-Za-z]{3})[a-z]*+-)(\d{1,4})[, ]++(\d\d):(\d\d)(?::(\d{1,2}))?"
     rb"|([A-Za-z]{3})[a-z]*+[, ]++(\d{1,2})[, ]++(\d\d):(\d\d)(?::(\d{1,2}))?[, ]++(\d{1,4})"
     rb")(?:[, ]++GMT)?[, ]*+"
 ).fullmatch
-_MONTHS = {name: i for i, name in enumerate(b"jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
-_EPOCH = calendar_date(1970, 1, 1).toordinal()
-_MIXED = b"multipart/x-mixed-replace"
-_NO_CONTROL = (-1, False, False)
-_number = re.compile(rb"[ \t]*+([+-]?\d{1,19}+)(?!\d)").match
+_MONTHS: Final = {name: i for i, name in enumerate(b"jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+_EPOCH: Final = calendar_date(1970, 1, 1).toordinal()
+_MIXED: Final = b"multipart/x-mixed-replace"
+_NO_CONTROL: Final = (-1, False, False)
+_number: Final = re.compile(rb"[ \t]*+([+-]?\d{1,19}+)(?!\d)").match
 
 # What Cache-Control values and dates mean, by their bytes; emptied when full, as in ``caching``.
-_verdicts: dict[bytes, tuple[int, bool, bool]] = {}
-_VERDICTS_MAX = 1024
-_VERDICT_BYTES_MAX = 256
-_dates: dict[bytes, int] = {}
-_DATES_MAX = 4096
-_DATE_BYTES_MAX = 40
+_verdicts: Final[dict[bytes, tuple[int, bool, bool]]] = {}
+_VERDICTS_MAX: Final = 1024
+_VERDICT_BYTES_MAX: Final = 256
+_dates: Final[dict[bytes, int]] = {}
+_DATES_MAX: Final = 4096
+_DATE_BYTES_MAX: Final = 40
 
 
 class Heuristic(NamedTuple):
@@ -73,7 +73,7 @@ class Heuristic(NamedTuple):
     limit_s: int = 4320 * 60
 
 
-USUAL = Heuristic()
+USUAL: Final = Heuristic()
 
 
 def stored_until(status: int, fields: bytes, arrived: int, delay_s: int = 0) -> int:

@@ -8,33 +8,33 @@ Source: RFC 9110, section 5; RFC 9112, sections 2 and 5.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final
 
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 # A value may hold HTAB, visible ASCII and obs-text; never NUL, CR, LF or another control (RFC 9110, section 5.5).
-VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
-FIELD = TOKEN + rb"++:" + VALUE + rb"\r\n"
+VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
+FIELD: Final = TOKEN + rb"++:" + VALUE + rb"\r\n"
 # What the unfinished last line of a valid head may look like.
-FIELD_START = rb"(?:" + TOKEN + rb"++(?::" + VALUE + rb"\r?+)?|\r)?"
+FIELD_START: Final = rb"(?:" + TOKEN + rb"++(?::" + VALUE + rb"\r?+)?|\r)?"
 
 # Fields that a Connection option must not be able to take away: they frame, route, identify or guard the message, and
 # stripping them at one hop only is an attack ("hop-by-hop abuse"), never a need (RFC 9110, section 7.6.1).
-PROTECTED = frozenset(
+PROTECTED: Final = frozenset(
     b"host content-length content-type content-encoding content-range transfer-encoding cache-control vary date age"
     b" expires etag last-modified set-cookie location authorization proxy-authorization proxy-authenticate"
     b" www-authenticate cookie range if-range expect via x-forwarded-for max-forwards".split()
 )
 # Removed at every hop, listed in Connection or not (RFC 9110, section 7.6.1; Proxy-Connection: appendix C.2.2 of 9112).
-HOP_BY_HOP = frozenset(b"connection proxy-connection keep-alive te upgrade transfer-encoding".split())
+HOP_BY_HOP: Final = frozenset(b"connection proxy-connection keep-alive te upgrade transfer-encoding".split())
 
 # The largest length that fits a signed 64-bit offset, as in Squid, nginx and the kernel.
-MAX_LENGTH = 2**63 - 1
+MAX_LENGTH: Final = 2**63 - 1
 
-_ELEMENT = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*(?:"|\\?\Z))+', re.DOTALL)
-_LENGTH = re.compile(rb"[0-9]{1,19}+")
+_ELEMENT: Final = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*(?:"|\\?\Z))+', re.DOTALL)
+_LENGTH: Final = re.compile(rb"[0-9]{1,19}+")
 
 
-class Limits(NamedTuple):
+class Limits:
     """What a head may weigh at most.
 
     head_bytes: first line, fields and the empty line.  64 KiB: Squid's request_header_max_size.
@@ -42,9 +42,12 @@ class Limits(NamedTuple):
     fields: number of field lines.  256: browsers send about 20; Apache stops at 100, nginx counts bytes only.
     """
 
-    head_bytes: int = 65536
-    url_bytes: int = 32768
-    fields: int = 256
+    __slots__ = ("fields", "head_bytes", "url_bytes")
+
+    def __init__(self, head_bytes: int = 65536, url_bytes: int = 32768, fields: int = 256) -> None:
+        self.head_bytes = head_bytes
+        self.url_bytes = url_bytes
+        self.fields = fields
 
 
 def split_list(value: bytes) -> list[bytes]:

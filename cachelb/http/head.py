@@ -11,7 +11,7 @@ its names are repeated here.
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.grammar import FIELD, FIELD_START, TOKEN, Limits
@@ -20,20 +20,20 @@ from cachelb.http.response import ResponseHead, scan_response
 __all__ = ["Limits", "RequestHead", "ResponseHead", "scan_request", "scan_response"]
 
 # Fragments and obs-text pass: Squid takes them, and what it takes it stores under the very bytes (see url).
-_TARGET = rb"[\x21-\x7e\x80-\xff]"
-_LINE = rb"(" + TOKEN + rb"++) (" + _TARGET + rb"++) HTTP/1\.([0-9])\r\n"
+_TARGET: Final = rb"[\x21-\x7e\x80-\xff]"
+_LINE: Final = rb"(" + TOKEN + rb"++) (" + _TARGET + rb"++) HTTP/1\.([0-9])\r\n"
 
 # One possessive pattern over the whole head: 1.4 us for 396 bytes (2026-11); find() + split() + a loop took 2.2 us.
-_head = re.compile(rb"(?:\r\n){0,2}+" + _LINE + rb"((?:" + FIELD + rb")*+)(?<=\r\n)\r\n").match
-_line = re.compile(_LINE).match
-_lines = re.compile(rb"(?:" + FIELD + rb")*+").match
-_version = re.compile(rb"[^\r\n]* HTTP/([0-9]{1,3})(?:\.[0-9]{1,3})?\r\n").match
+_head: Final = re.compile(rb"(?:\r\n){0,2}+" + _LINE + rb"((?:" + FIELD + rb")*+)(?<=\r\n)\r\n").match
+_line: Final = re.compile(_LINE).match
+_lines: Final = re.compile(rb"(?:" + FIELD + rb")*+").match
+_version: Final = re.compile(rb"[^\r\n]* HTTP/([0-9]{1,3})(?:\.[0-9]{1,3})?\r\n").match
 # What an unfinished first line, and an unfinished last line, may look like.
-_VERSION_START = rb"(?:HTTP/(?:[0-9][0-9.]{0,6}+\r?+)?|HTTP|HTT|HT|H)?"  # the longest first: nothing is tried twice
-_line_start = re.compile(
+_VERSION_START: Final = rb"(?:HTTP/(?:[0-9][0-9.]{0,6}+\r?+)?|HTTP|HTT|HT|H)?"  # the longest first: nothing is tried twice
+_line_start: Final = re.compile(
     rb"(?:" + TOKEN + rb"++(?: (?:" + _TARGET + rb"++(?: " + _VERSION_START + rb")?)?)?)?"
 ).fullmatch
-_field_start = re.compile(FIELD_START).fullmatch
+_field_start: Final = re.compile(FIELD_START).fullmatch
 
 
 class RequestHead:

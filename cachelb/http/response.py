@@ -30,8 +30,8 @@ from cachelb.http.responsehead import ResponseHead, kept
 
 __all__ = ["ResponseHead", "scan_response"]
 
-_STATUS = rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])((?: " + VALUE + rb")?)\r\n"
-_SPECIAL = (
+_STATUS: Final = rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])((?: " + VALUE + rb")?)\r\n"
+_SPECIAL: Final = (
     rb"(?i:c(?:lose|onnection|ontent-length|ontent-type|ache-control|ache-status)|t(?:ransfer-encoding|e)|keep-alive"
     rb"|proxy-connection|upgrade|vary|expires|x-(?:cache|squid-error)):"
 )
@@ -67,12 +67,12 @@ _fast_head: Final = re.compile(
 ).match
 _CONNECTION: Final = 7
 _CODING: Final = 12
-_any_head = re.compile(_STATUS + rb"((?:" + FIELD + rb")*+)(?<=\r\n)\r\n").match
-_status_line = re.compile(_STATUS).match
-_lines = re.compile(rb"(?:" + FIELD + rb")*+").match
-_STATUS_START = rb"(?: (?:[1-9](?:[0-9](?:[0-9](?: " + VALUE + rb")?\r?+)?)?)?)?"
-_status_start = re.compile(rb"|H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9]" + _STATUS_START).fullmatch
-_field_start = re.compile(FIELD_START).fullmatch
+_any_head: Final = re.compile(_STATUS + rb"((?:" + FIELD + rb")*+)(?<=\r\n)\r\n").match
+_status_line: Final = re.compile(_STATUS).match
+_lines: Final = re.compile(rb"(?:" + FIELD + rb")*+").match
+_STATUS_START: Final = rb"(?: (?:[1-9](?:[0-9](?:[0-9](?: " + VALUE + rb")?\r?+)?)?)?)?"
+_status_start: Final = re.compile(rb"|H|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9]" + _STATUS_START).fullmatch
+_field_start: Final = re.compile(FIELD_START).fullmatch
 
 
 def scan_response(data: bytes, limits: Limits, seen: int = 0) -> ResponseHead | None:

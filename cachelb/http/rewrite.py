@@ -10,13 +10,13 @@ Source: RFC 9110, sections 7.6.1 to 7.6.3; RFC 9112, section 6.1.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cachelb.http.fields import RequestFields
 from cachelb.http.grammar import PROTECTED, split_list
 
 # Connection options that name no line of ``RequestFields.rest``, or none that Connection may take away.
-_NOT_DROPPED = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"trailer"}
+_NOT_DROPPED: Final = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"trailer"}
 
 
 class EditPolicy(NamedTuple):

@@ -20,19 +20,19 @@ from cachelb.errors import BadRequest, Reason
 from cachelb.http import bytewise
 
 # Squid's own list; 0 stands for schemes that have none.
-DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ftp": 21, b"gopher": 70, b"wais": 210, b"whois": 43}
+DEFAULT_PORTS: Final = {b"http": 80, b"https": 443, b"ftp": 21, b"gopher": 70, b"wais": 210, b"whois": 43}
 _HOST_BYTES_MAX: Final = 255  # SQUIDHOSTNAMELEN; a DNS name has 253 at most
 
 # The usual case, canonical already: 0.5 us against 1.3 us for the general way (2026-11).  A last label that does not
 # begin with a letter may be an address and goes the general way.
-_HOST = rb"(?:[0-9a-z_-]++\.)*+[a-z][0-9a-z_-]*+"
+_HOST: Final = rb"(?:[0-9a-z_-]++\.)*+[a-z][0-9a-z_-]*+"
 _canonical: Final = re.compile(rb"http://(" + _HOST + rb")(/.*+)", re.DOTALL).fullmatch
 _canonical_host: Final = re.compile(_HOST).fullmatch
 # The whole first line of the usual request for such a URL: method, URL, host, path.
 _usual_line: Final = re.compile(rb"(GET|HEAD) (http://(" + _HOST + rb")(/[\x21-\x7e\x80-\xff]*+)) HTTP/1\.1").fullmatch
 # What `canonical` takes besides: a port that is not the default, and IPv4 addresses.  1 us against 7 us (2026-11).
-_PORT = rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
-_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_PORT: Final = rb"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_OCTET: Final = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _canonical_number: Final = re.compile(
     rb"http://((?:" + _OCTET + rb"\.){3}" + _OCTET + rb"|" + _HOST + rb")(?::(?!80/)(?:" + _PORT + rb"))?/.*+", re.DOTALL
 ).fullmatch
@@ -105,10 +105,10 @@ def parse_absolute(target: bytes) -> Url:
     return url
 
 
-def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
+def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """Method, URL, host and path of a first line, without its CRLF, that asks for a canonical URL by GET or HEAD over HTTP/1.1.
 
-    None for every other line.
+    Four times nothing for every other line.
 
     0.3 us, 0.8 us by the interpreter, against 3 us for ``head.scan_request`` and ``parse_absolute``, which take what this leaves
     (2026-11).
@@ -116,12 +116,12 @@ def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
     return bytewise.usual_line(first) if bytewise.COMPILED else _by_pattern(first)
 
 
-def _by_pattern(first: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
+def _by_pattern(first: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     match = _usual_line(first)
     if match is None:
-        return None
+        return bytewise.UNUSUAL
     method, target, host, path = match.groups()
-    return None if len(host) > _HOST_BYTES_MAX else (method, target, host, path)
+    return bytewise.UNUSUAL if len(host) > _HOST_BYTES_MAX else (method, target, host, path)
 
 
 def canonical(target: bytes) -> bytes:

@@ -42,8 +42,8 @@ LINGER_BYTES: Final = 1 << 20  # read and thrown away at most
 
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: close() sends RST
 
-UNKNOWN_LINE: LinePlan[Target] = LinePlan(b"NONE", b"error:invalid-request", 1)
-UNKNOWN_BLOCK = BlockPlan(b"", NO_FIELDS)
+UNKNOWN_LINE: Final[LinePlan[Target]] = LinePlan(b"NONE", b"error:invalid-request", 1)
+UNKNOWN_BLOCK: Final = BlockPlan(b"", NO_FIELDS)
 
 
 class Client(End):
@@ -115,7 +115,7 @@ class Client(End):
         block = engine.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
         size = len(data)
         if line is None or block is None:
-            line, block = engine.plan_usual(first, rest)
+            line, block = engine.plan_usual(first, rest, line, block)
         if line is None or block is None:
             try:
                 plans = engine.plan(data, len(self.inbuf) if self.begun else 0)

@@ -65,6 +65,7 @@ class Engine:
     """One worker's relay."""
 
     _ender: asyncio.TimerHandle  # of a drain
+    line_bytes: int  # of a first line that is remembered
 
     def __init__(
         self,
@@ -210,6 +211,7 @@ class Engine:
         self.config = config
         self.timeouts = Timeouts(**config.timeouts.model_dump())
         self.limits = Limits(limits.head_bytes, limits.url_bytes, limits.fields)
+        self.line_bytes = min(MEMO_LINE_BYTES, limits.url_bytes)
         self._plan_settings = plan_settings(config, host_names())
         self.via_line = f"Via: 1.1 {config.relay.via} (cachelb)\r\n".encode("latin-1")
         coding = b"Transfer-Encoding: chunked\r\n"
@@ -288,19 +290,30 @@ class Engine:
                 self.blocks.offer(rest, block)
         return block
 
-    def plan_usual(self, first: bytes, rest: bytes) -> tuple[LinePlan[Target] | None, BlockPlan | None]:
+    def plan_usual(
+        self, first: bytes, rest: bytes, line: LinePlan[Target] | None, block: BlockPlan | None
+    ) -> tuple[LinePlan[Target] | None, BlockPlan | None]:
         """Plans for a first line and what comes after its CRLF, if that is a known block and no more; else None: see ``plan``.
 
         A line that is not remembered is planned here where it is the usual one.
+
+        Args:
+            line, block: those of the two that are young.
         """
-        block = self.blocks.get(rest)
         if block is None:
-            return None, None
-        line = self.lines.young.get(first) or self.lines.get_offered(first)
-        if line is None and len(first) <= min(MEMO_LINE_BYTES, self.limits.url_bytes):
+            block = self.blocks.get(rest)
+        if block is None or line is not None:
+            return line, block
+        lines = self.lines
+        is_met = lines.met(first)
+        if is_met:
+            line = lines.get(first)
+        if line is None and len(first) <= self.line_bytes:
             line = self.planner.plan_usual_line(first)
-            if line is not None:
-                self.lines.offer(first, line)
+            if line is not None and is_met:
+                lines.put(first, line)
+            elif line is not None:
+                lines.note(first)
         return line, block
 
     def _plan_line(self, data: bytes, head: RequestHead, host: bytes | None) -> LinePlan[Target]:

@@ -37,8 +37,8 @@ NOT_HTTP: Final = "not-http"
 _REQUESTS: Final = FARM_INDEX["requests"]
 _BEGIN_BYTES: Final = 32  # of a method with a space and the first byte of a path; longer ones are nobody's
 # what a server may be asked: a path, or "*"; absolute URLs and CONNECT are for a proxy, which this then is not
-_is_http = re.compile(rb"(?:\r\n){0,2}(?!PRI \* HTTP/2)[A-Z][A-Z-]*+ [/*]").match
-_may_be_http = re.compile(rb"(?:\r\n?){0,2}(?:[A-Z][A-Z-]*+ ?)?").fullmatch
+_is_http: Final = re.compile(rb"(?:\r\n){0,2}(?!PRI \* HTTP/2)[A-Z][A-Z-]*+ [/*]").match
+_may_be_http: Final = re.compile(rb"(?:\r\n?){0,2}(?:[A-Z][A-Z-]*+ ?)?").fullmatch
 
 
 class Intercepted(Client):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cachelb.control import Seen
 from cachelb.http.freshness import MARGIN_S, held_until, stored_until
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from cachelb.relay.upstream import Target
 
 # What a worker tells in 0.2 s at most: at 4 us each that is a tenth of the supervisor's time (2026-11).
-SEEN_PER_TICK = 4096
-BYTES_PER_TICK = 1 << 20
+SEEN_PER_TICK: Final = 4096
+BYTES_PER_TICK: Final = 1 << 20
 # Of hits, which are told to confirm what is known, fewer: with 10 million URLs, each asked for once in a while, they would
 # cost more than relaying does.  What is passed over is told at its next hit; store logs and digests say it anyway.
-HITS_PER_TICK = 256
-URL_BYTES_MAX = 8191  # Squid's MAX_URL: nobody can ask for more by ICP
-AGAIN_S = 60.0  # how often what did not change is told: the index may have lost it, or another worker said otherwise
-AGAIN_MIN_S = 5.0  # of what is stale already, or nearly so
-STORED_AGAIN_S = 5.0  # of what was a miss: the index does not believe it while it may be older than a purge (cluster/index.py)
+HITS_PER_TICK: Final = 256
+URL_BYTES_MAX: Final = 8191  # Squid's MAX_URL: nobody can ask for more by ICP
+AGAIN_S: Final = 60.0  # how often what did not change is told: the index may have lost it, or another worker said otherwise
+AGAIN_MIN_S: Final = 5.0  # of what is stale already, or nearly so
+STORED_AGAIN_S: Final = 5.0  # of a miss: the index does not believe it while it may be older than a purge (cluster/index.py)
 
-ONLY_IF_CACHED = "only-if-cached"
-HASHED = frozenset(("get", ONLY_IF_CACHED))
+ONLY_IF_CACHED: Final = "only-if-cached"
+HASHED: Final = frozenset(("get", ONLY_IF_CACHED))
 # Answers with which Squid drops what it had, whatever becomes of the new one (http.cc, httpMaybeRemovePublic).
-_REPLACING = frozenset((200, 203, 300, 301, 302, 303, 403, 404, 405, 410))
+_REPLACING: Final = frozenset((200, 203, 300, 301, 302, 303, 403, 404, 405, 410))
 # A client that insists on the origin: what the node answers does not say that it had nothing.
-_reload = re.compile(rb"(?im)^(?:cache-control|pragma):[^\r\n]*(?:no-cache|max-age=0)").search
+_reload: Final = re.compile(rb"(?im)^(?:cache-control|pragma):[^\r\n]*(?:no-cache|max-age=0)").search
 
 
 class Sightings:

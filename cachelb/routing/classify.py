@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachelb.errors import Reason
 from cachelb.routing.globs import checked, checked_host, compile_globs, compile_header, is_pattern
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from cachelb.http.fields import RequestFields
     from cachelb.http.url import Url
 
-INTERNAL_PREFIX = b"/squid-internal-"
+INTERNAL_PREFIX: Final = b"/squid-internal-"
 # A node would take this for its own cache manager, and the director, whom it trusts, for who asks.
-MANAGER_PREFIX = b"/squid-internal-mgr"
-DIGEST_PATH = b"/squid-internal-periodic/store_digest"
+MANAGER_PREFIX: Final = b"/squid-internal-mgr"
+DIGEST_PATH: Final = b"/squid-internal-periodic/store_digest"
 
 Here = tuple[bytes, int]
 
@@ -122,21 +122,21 @@ class Policy(NamedTuple):
 
 
 # Verdicts that carry no detail are made once: nothing is allocated for a request that is simply hashed.
-HASH_GET = Verdict(Kind.HASH, "get")
-HASH_ONLY_IF_CACHED = Verdict(Kind.HASH, "only-if-cached")
-BYPASS_AUTHORIZATION = Verdict(Kind.BYPASS, "authorization")
-BYPASS_NO_STORE = Verdict(Kind.BYPASS, "no-store")
-TUNNEL_CONNECT = Verdict(Kind.TUNNEL, "connect")
-TUNNEL_UPGRADE = Verdict(Kind.TUNNEL, "upgrade")
-LOCAL_OPTIONS = Verdict(Kind.LOCAL, "options")
-LOCAL_MAX_FORWARDS = Verdict(Kind.LOCAL, "max-forwards")
-LOCAL_INTERNAL = Verdict(Kind.LOCAL, "internal")
-LOCAL_DIGEST = Verdict(Kind.LOCAL, "digest")
-LOCAL_MANAGER = Verdict(Kind.LOCAL, "manager")
-PURGE = Verdict(Kind.PURGE, "purge")
-REFUSE_PORT = Verdict(Kind.REFUSE, "the port is not in [access] safe_ports", Reason.PORT_DENIED)
-REFUSE_CONNECT_PORT = Verdict(Kind.REFUSE, "the port is not in [access] connect_ports", Reason.PORT_DENIED)
-REFUSE_TARGET = Verdict(Kind.REFUSE, "target", Reason.BAD_URL)
+HASH_GET: Final = Verdict(Kind.HASH, "get")
+HASH_ONLY_IF_CACHED: Final = Verdict(Kind.HASH, "only-if-cached")
+BYPASS_AUTHORIZATION: Final = Verdict(Kind.BYPASS, "authorization")
+BYPASS_NO_STORE: Final = Verdict(Kind.BYPASS, "no-store")
+TUNNEL_CONNECT: Final = Verdict(Kind.TUNNEL, "connect")
+TUNNEL_UPGRADE: Final = Verdict(Kind.TUNNEL, "upgrade")
+LOCAL_OPTIONS: Final = Verdict(Kind.LOCAL, "options")
+LOCAL_MAX_FORWARDS: Final = Verdict(Kind.LOCAL, "max-forwards")
+LOCAL_INTERNAL: Final = Verdict(Kind.LOCAL, "internal")
+LOCAL_DIGEST: Final = Verdict(Kind.LOCAL, "digest")
+LOCAL_MANAGER: Final = Verdict(Kind.LOCAL, "manager")
+PURGE: Final = Verdict(Kind.PURGE, "purge")
+REFUSE_PORT: Final = Verdict(Kind.REFUSE, "the port is not in [access] safe_ports", Reason.PORT_DENIED)
+REFUSE_CONNECT_PORT: Final = Verdict(Kind.REFUSE, "the port is not in [access] connect_ports", Reason.PORT_DENIED)
+REFUSE_TARGET: Final = Verdict(Kind.REFUSE, "target", Reason.BAD_URL)
 
 
 def classify(

@@ -14,13 +14,13 @@ Left out: reading the answer (http/head.py), telling other workers (they get the
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-MAX_URLS = 50_000  # at 100 to 200 bytes a URL 10 to 15 MiB, 35 MiB at worst
-MAX_SEGMENTS = 5_000
-MAX_KEY_BYTES = 512  # longer keys are seldom asked for twice, and would make the bounds above mean little
-SEGMENT_THRESHOLD = 8
-RETEST_EVERY = 64
+MAX_URLS: Final = 50_000  # at 100 to 200 bytes a URL 10 to 15 MiB, 35 MiB at worst
+MAX_SEGMENTS: Final = 5_000
+MAX_KEY_BYTES: Final = 512  # longer keys are seldom asked for twice, and would make the bounds above mean little
+SEGMENT_THRESHOLD: Final = 8
+RETEST_EVERY: Final = 64
 
 
 class Lesson(NamedTuple):

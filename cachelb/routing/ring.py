@@ -18,32 +18,37 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import mmh3
 
-SECTOR_BITS = 9
-SECTORS = 1 << SECTOR_BITS
-POINTS = 8  # per sector and unit of weight
-POSITION_BITS = 20  # two points of one sector meet seldom enough (0.8 % of them at 1,000 nodes) not to be felt
-MAX_MEMBERS = 1 << (32 - POSITION_BITS)  # position and member share a 32-bit lane
-MAX_WEIGHT = 256
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
-_LANE = 4  # bytes
-_WORDS = 4  # lanes in one digest
+COMPILED: Final = not __file__.endswith(".py")
+
+SECTOR_BITS: Final = 9
+SECTORS: Final = 1 << SECTOR_BITS
+POINTS: Final = 8  # per sector and unit of weight
+POSITION_BITS: Final = 20  # two points of one sector meet seldom enough (0.8 % of them at 1,000 nodes) not to be felt
+MAX_MEMBERS: Final = 1 << (32 - POSITION_BITS)  # position and member share a 32-bit lane
+MAX_WEIGHT: Final = 256
+
+_LANE: Final = 4  # bytes
+_WORDS: Final = 4  # lanes in one digest
 # Tables of edges per sector: up to five steps of `owner`'s search done by an index, but no more tables than keep the cache warm:
 # 16,384 of them cost 0.4 us where each key is another one, beside 3 nodes (2026-11)
-_CUT_BITS_MAX = 5
-_EDGES_PER_TABLE = 64
-_SECTOR_SHIFT = 32 - SECTOR_BITS
-_POSITION_SHIFT = _SECTOR_SHIFT - POSITION_BITS
-_POSITION_MASK = (1 << POSITION_BITS) - 1
-_FRACTION_SEED = 0x5107
-_DITHER_SEED = 0x5A170000  # far from the seeds of points
-_WORD = 2.0**-32
+_CUT_BITS_MAX: Final = 5
+_EDGES_PER_TABLE: Final = 64
+_SECTOR_SHIFT: Final = 32 - SECTOR_BITS
+_POSITION_SHIFT: Final = _SECTOR_SHIFT - POSITION_BITS
+_POSITION_MASK: Final = (1 << POSITION_BITS) - 1
+_FRACTION_SEED: Final = 0x5107
+_DITHER_SEED: Final = 0x5A170000  # far from the seeds of points
+_WORD: Final = 2.0**-32
 
-_hash = mmh3.mmh3_32_uintdigest
-_digest = mmh3.mmh3_x64_128_digest
+_hash: Final = mmh3.mmh3_32_uintdigest
+_digest: Final = mmh3.mmh3_x64_128_digest
 
 
 class Member(NamedTuple):
@@ -108,7 +113,7 @@ class Ring:
         # What `owner` needs of the sectors: where the owner changes, see `_edges_of`; each sector's in some parts.
         self._cut_bits = min(_CUT_BITS_MAX, (len(weighted) * POINTS // _EDGES_PER_TABLE).bit_length())
         self._table_shift = _SECTOR_SHIFT - self._cut_bits
-        self._tables: list[array[int] | None] = [None] * (SECTORS << self._cut_bits)
+        self._tables: list[bytes | None] = [None] * (SECTORS << self._cut_bits)  # 32-bit words
 
     @classmethod
     def build(cls, members: Sequence[Member]) -> Ring:
@@ -126,8 +131,10 @@ class Ring:
         """
         place = _hash(key)
         edges = self._tables[place >> self._table_shift] or self._fill_table(place >> self._table_shift)
-        at = bisect_left(edges, (place >> _POSITION_SHIFT & _POSITION_MASK) << self._rank_bits)
-        return self._given[edges[at] & self._rank_mask] if edges else -1
+        if not edges:
+            return -1
+        edge = _edge_from(edges, (place >> _POSITION_SHIFT & _POSITION_MASK) << self._rank_bits)
+        return self._given[edge & self._rank_mask]
 
     def owners(self, key: bytes, count: int) -> list[int]:
         """Return the first ``count`` distinct members in failover order, the owner first.
@@ -222,7 +229,7 @@ class Ring:
         self._sectors[number] = sector
         return sector
 
-    def _fill_table(self, number: int) -> array[int]:
+    def _fill_table(self, number: int) -> bytes:
         """Make the tables of the sector that has table ``number``."""
         cuts = 1 << self._cut_bits
         first = number & -cuts
@@ -233,8 +240,8 @@ class Ring:
             begin = bisect_left(edges, cut * width)
             end = bisect_left(edges, (cut + 1) * width)
             # The first edge beyond belongs to it, too: it has the rest of the table's positions.
-            self._tables[first + cut] = edges[begin : end + 1]
-        return self._tables[number] or edges
+            self._tables[first + cut] = edges[begin : end + 1].tobytes()
+        return self._tables[number] or b""
 
 
 def _check(members: Sequence[Member]) -> None:
@@ -300,6 +307,38 @@ def _edges_of(points: array[int], rank_bits: int) -> array[int]:
         edges.insert(0, (across & _POSITION_MASK) << rank_bits | last & rank_mask)
         edges.append(_POSITION_MASK << rank_bits | last & rank_mask)
     return edges
+
+
+def _edge_from(edges: bytes, word: i64) -> i64:
+    """The first of the sorted 32-bit words in ``edges`` that is not below ``word``, which is not above all of them.
+
+    Compiled, 0.3 us less than ``bisect_left``, which makes an object of each word that it looks at (2026-11).
+    """
+    if not COMPILED:
+        words = memoryview(edges).cast("I")
+        return words[bisect_left(words, word)]
+    return _edge_from_bytes(edges, word)
+
+
+def _edge_from_bytes(edges: bytes, word: i64) -> i64:
+    low: i64 = 0
+    high: i64 = len(edges) // _LANE - 1
+    while low < high:
+        middle: i64 = (low + high) >> 1
+        if _word_at(edges, middle) < word:
+            low = middle + 1
+        else:
+            high = middle
+    return _word_at(edges, low)
+
+
+def _word_at(edges: bytes, place: i64) -> i64:
+    at: i64 = place * _LANE
+    first: i64 = edges[at]
+    second: i64 = edges[at + 1]
+    third: i64 = edges[at + 2]
+    last: i64 = edges[at + 3]
+    return first | second << 8 | third << 16 | last << 24
 
 
 def _lanes(value: int, count: int) -> int:

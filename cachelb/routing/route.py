@@ -13,15 +13,15 @@ Left out: sockets, retries, what else happens to a request (classify.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from cachelb.routing.table import Table
 
 NodeState = Literal["up", "drain", "down", "dead"]
 
-ADMIT_ALL = 1.0
-ADMIT_NONE = 0.0
-ADMIT_LAST = -1.0  # a draining node: only when there is no other
+ADMIT_ALL: Final = 1.0
+ADMIT_NONE: Final = 0.0
+ADMIT_LAST: Final = -1.0  # a draining node: only when there is no other
 
 
 class Route(NamedTuple):

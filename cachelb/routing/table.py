@@ -6,7 +6,7 @@ Left out: the algorithms themselves (ring.py, carp.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from cachelb.routing.carp import Carp
 from cachelb.routing.ring import Member, Ring
@@ -34,7 +34,7 @@ class Table(Protocol):
         """Return the part of the key space that each member owns."""
 
 
-ALGORITHMS: dict[str, type[Ring] | type[Carp]] = {"ring": Ring, "carp": Carp}
+ALGORITHMS: Final[dict[str, type[Ring] | type[Carp]]] = {"ring": Ring, "carp": Carp}
 
 
 def make_table(algorithm: str, members: Sequence[Member]) -> Table:

@@ -118,7 +118,7 @@ def test_both_lines_that_are_not_sent_on_are_left_out_in_either_order(lines: byt
     ],
 )
 def test_usual_lines_are_read(line: bytes) -> None:
-    method, target, host, path = usual_line(line) or (b"", b"", b"", b"")
+    method, target, host, path = usual_line(line)
     assert (method, target, host, path) == url._by_pattern(line)
     assert line == method + b" " + target + b" HTTP/1.1"
     assert target == b"http://" + host + path
@@ -148,8 +148,8 @@ def test_usual_lines_are_read(line: bytes) -> None:
     ],
 )
 def test_all_other_lines_are_left_to_others(line: bytes) -> None:
-    assert usual_line(line) is None
-    assert url._by_pattern(line) is None
+    assert usual_line(line) == bytewise.UNUSUAL
+    assert url._by_pattern(line) == bytewise.UNUSUAL
 
 
 @given(st.binary(max_size=12), st.binary(max_size=12), st.integers(0, len(LINE)))

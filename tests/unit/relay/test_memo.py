@@ -93,14 +93,17 @@ def test_a_flood_of_what_comes_once_pushes_nothing_out():
     assert [memo.get(key) for key in range(5)] == list(range(5))
 
 
-def test_what_is_old_is_found_again_if_it_was_offered():
+def test_only_what_was_noted_before_has_been_met_once_the_memo_has_been_full():
     memo: Memo[int, int] = Memo(4)
     for i in range(5):  # 0 to 3 are old now
+        assert memo.met(i)
         memo.offer(i, i)
-    assert memo.get_offered(2) is None  # it came before there was anything to forget
-    memo.offer(2, 2)
-    assert memo.get_offered(2) == 2
-    assert 2 in memo.young
-    assert memo.get_offered(99) is None
+    assert not memo.met(2)  # it came before there was anything to forget
+    memo.note(2)
+    assert memo.met(2)
+    assert not memo.met(99)
+    memo.offer(99, 99)
+    assert memo.met(99)
+    assert memo.get(99) is None
     memo.clear()
-    assert memo.get_offered(2) is None
+    assert memo.met(3)
