@@ -39,10 +39,11 @@ ROOT = Path(__file__).parent.parent
 # Those that a request passes through, and nothing else: what is not here can be replaced by a test, stepped into by a debugger.
 MODULES = (
     *("cachelb.accesslog", "cachelb.counters", "cachelb.logfile"),
-    *(f"cachelb.http.{name}" for name in ("bytewise", "caching", "fields", "framing", "freshness", "grammar", "head")),
+    *(f"cachelb.http.{name}" for name in ("caching", "fields", "framing", "freshness", "grammar", "head", "octets")),
     *(f"cachelb.http.{name}" for name in ("response", "responsehead", "rewrite", "url")),
+    *(f"cachelb.http.usual_{name}" for name in ("answer", "fields", "line")),
     *(f"cachelb.relay.{name}" for name in ("access", "answer", "attempts", "bodies", "callers", "client", "door", "ends")),
-    *(f"cachelb.relay.{name}" for name in ("engine", "exchange", "guests", "memo", "plan", "poller", "pump")),
+    *(f"cachelb.relay.{name}" for name in ("engine", "exchange", "guests", "memo", "plan", "plans", "poller", "pump")),
     *(f"cachelb.relay.{name}" for name in ("sightings", "steer", "ticker", "upstream", "ways")),
     *(f"cachelb.routing.{name}" for name in ("classify", "keys", "learned", "pool", "ring", "route", "rules", "schedule")),
     *("cachelb.relay.intercepted", "cachelb.routing.table"),

@@ -16,7 +16,7 @@ from cachelb.http.url import is_authority
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 # Connection values as nearly all clients send them.
-_COMMON_OPTIONS: Final = {
+COMMON_OPTIONS: Final = {
     b"keep-alive": frozenset([b"keep-alive"]),
     b"Keep-Alive": frozenset([b"keep-alive"]),
     b"close": frozenset([b"close"]),
@@ -151,7 +151,7 @@ def _connection(fields: RequestFields, value: bytes) -> None:
 
 
 def _options(value: bytes) -> frozenset[bytes]:
-    return _COMMON_OPTIONS.get(value) or frozenset(split_list(value.lower()))
+    return COMMON_OPTIONS.get(value) or frozenset(split_list(value.lower()))
 
 
 def _proxy_connection(fields: RequestFields, value: bytes) -> None:

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 
 from cachelb.http.caching import cacheability
 from cachelb.http.grammar import split_list
+from cachelb.http.octets import COMPILED, Picker
 
 MINIMUM_EXPIRY_S: Final = 60  # Squid's minimum_expiry_time
 VARY_MARKER_S: Final = 100_000
@@ -175,32 +176,53 @@ class _Head:
     __slots__ = ("date", "expires", "is_empty", "is_unfit", "marked", "until")
 
     def __init__(self, fields: bytes, arrived: int, delay_s: int) -> None:
-        low = fields.lower()
-        control = _joined(fields, low, b"\ncache-control:")
+        control, pragma, date_text, expires_text, age, modified_text, vary, kind, length = _values(fields)
         lifetime, is_checked_always, is_unfit = _NO_CONTROL if control is None else _judge(control)
-        if control is None and b"\npragma:" in low:
-            is_checked_always = b"no-cache" in split_list((_joined(fields, low, b"\npragma:") or b"").lower())
-        self.date = date = parse_date(_first(fields, low, b"\ndate:"))
-        self.expires = expires = _expires(fields, low, date, lifetime, arrived)
-        age = _first(fields, low, b"\nage:")
+        if control is None and pragma is not None:
+            is_checked_always = b"no-cache" in split_list(pragma.lower())
+        self.date = date = parse_date(date_text)
+        self.expires = expires = _expires(expires_text, date, lifetime, arrived)
         served = until = served_at(arrived, date, 0 if age is None else _seconds(age))
         if not is_checked_always:
-            modified = -1 if expires >= 0 else parse_date(_first(fields, low, b"\nlast-modified:"))
+            modified = -1 if expires >= 0 else parse_date(modified_text)
             until = _until(served, date, modified, expires, USUAL)
         self.until = self.marked = _bounded(until - delay_s)
-        vary = _joined(fields, low, b"\nvary:")
         if vary is not None:
             names = split_list(vary)
             is_unfit = is_unfit or not names or b"*" in names
             self.marked = 0 if b"*" in names else _bounded(served - delay_s + VARY_MARKER_S)
-        self.is_unfit = is_unfit or (_MIXED in low and (_first(low, low, b"\ncontent-type:") or b"").startswith(_MIXED))
-        self.is_empty = _first(fields, low, b"\ncontent-length:") == b"0"
+        self.is_unfit = is_unfit or (kind is not None and kind.lower().startswith(_MIXED))
+        self.is_empty = length == b"0"
+
+
+# Fields that tell of freshness; those that are lists, whose lines are one value.
+_FIELDS: Final = {
+    b"cache-control": True,
+    b"pragma": True,
+    b"date": False,
+    b"expires": False,
+    b"age": False,
+    b"last-modified": False,
+    b"vary": True,
+    b"content-type": False,
+    b"content-length": False,
+}
+_picker: Final = Picker(_FIELDS)
+_line_starts: Final = [(b"\n" + name + b":", is_list) for name, is_list in _FIELDS.items()]
+
+
+def _values(fields: bytes) -> list[bytes | None]:
+    """The values of ``_FIELDS``; compiled, in one pass: 2 us less (2026-11)."""
+    if COMPILED:
+        return _picker.pick(fields)
+    low = fields.lower()
+    return [_joined(fields, low, start) if is_list else _first(fields, low, start) for start, is_list in _line_starts]
 
 
 def _first(fields: bytes, low: bytes, name: bytes) -> bytes | None:
     """The value of the first field with this name.
 
-    A head takes 6 us so; with a pattern that picks all fields out it takes 9 (2026-11).
+    Interpreted, a head takes 6 us so; with a pattern that picks all fields out it takes 9 (2026-11).
 
     low: ``fields`` in lower case.  name: so, too, with the line break before it and the colon.
     """
@@ -225,11 +247,10 @@ def _line_from(fields: bytes, start: int) -> bytes:
     return fields[start:] if end < 0 else fields[start:end]
 
 
-def _expires(fields: bytes, low: bytes, date: int, lifetime: int, arrived: int) -> int:
+def _expires(text: bytes | None, date: int, lifetime: int, arrived: int) -> int:
     """When an answer says that it becomes stale; -1: it does not."""
     if lifetime >= 0:
         return date + lifetime if date >= 0 else arrived
-    text = _first(fields, low, b"\nexpires:")
     when = parse_date(text)
     return arrived if text is not None and when < 0 else when
 

@@ -2,7 +2,7 @@
 
 Framing is as strict as for requests (RFC 9112, section 6.3); fields are judged once and re-serialised without the
 hop-by-hop ones, so that nothing unparsed is passed on.  Three readers give the same result and tests compare them.  One takes
-the usual answers, validating and picking the values out in the same pass: compiled, that is ``bytewise``; for the
+the usual answers, validating and picking the values out in the same pass: compiled, that is ``usual_answer``; for the
 interpreter, one pattern.  ``_scan_slowly`` goes line by line, takes all others and explains refusals.
 
 Body lengths that depend on the request are left to ``framing``, what may be stored to ``caching``.
@@ -14,7 +14,6 @@ import re
 from typing import Final, NoReturn
 
 from cachelb.errors import BadResponse, Reason
-from cachelb.http import bytewise
 from cachelb.http.grammar import (
     FIELD,
     FIELD_START,
@@ -26,7 +25,9 @@ from cachelb.http.grammar import (
     parse_length,
     split_list,
 )
+from cachelb.http.octets import COMPILED
 from cachelb.http.responsehead import ResponseHead, kept
+from cachelb.http.usual_answer import response_head
 
 __all__ = ["ResponseHead", "scan_response"]
 
@@ -92,12 +93,12 @@ def scan_response(data: bytes, limits: Limits, seen: int = 0) -> ResponseHead | 
     if seen > 6 and data.find(b"\r\n\r\n", seen - 3) < 0:
         _check_unfinished(data, limits, seen)
         return None
-    head = bytewise.response_head(data, limits) if bytewise.COMPILED else _usual_head(data, limits)
+    head = response_head(data, limits) if COMPILED else _usual_head(data, limits)
     return _scan_slowly(data, limits) if head is None else head
 
 
 def _usual_head(data: bytes, limits: Limits) -> ResponseHead | None:
-    """As ``bytewise.response_head``, by one pattern."""
+    """As ``usual_answer.response_head``, by one pattern."""
     match = _fast_head(data)
     if match is None:
         return None

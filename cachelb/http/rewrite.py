@@ -10,7 +10,7 @@ Source: RFC 9110, sections 7.6.1 to 7.6.3; RFC 9112, section 6.1.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from cachelb.http.fields import RequestFields
 from cachelb.http.grammar import PROTECTED, split_list
@@ -19,7 +19,7 @@ from cachelb.http.grammar import PROTECTED, split_list
 _NOT_DROPPED: Final = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"trailer"}
 
 
-class EditPolicy(NamedTuple):
+class EditPolicy:
     """How to edit.
 
     forwarded_for: append to X-Forwarded-For, set it, delete it, or off: leave it as it came.
@@ -31,32 +31,37 @@ class EditPolicy(NamedTuple):
     decrement_max_forwards: the method is TRACE or OPTIONS and goes on.
     """
 
-    forwarded_for: str
-    via: bytes
-    forwarded_for_hops: int = 64
-    upgrade: bool = False
-    to_origin: bool = False
-    minor: int = 1
-    decrement_max_forwards: bool = False
+    __slots__ = ("decrement_max_forwards", "forwarded_for", "forwarded_for_hops", "minor", "to_origin", "upgrade", "via")
+
+    def __init__(
+        self,
+        forwarded_for: str,
+        via: bytes,
+        forwarded_for_hops: int = 64,
+        upgrade: bool = False,
+        to_origin: bool = False,
+        minor: int = 1,
+        decrement_max_forwards: bool = False,
+    ) -> None:
+        self.forwarded_for = forwarded_for
+        self.via = via
+        self.forwarded_for_hops = forwarded_for_hops
+        self.upgrade = upgrade
+        self.to_origin = to_origin
+        self.minor = minor
+        self.decrement_max_forwards = decrement_max_forwards
 
 
-class RequestEdit(NamedTuple):
-    """Field lines to send: ``pre + client address + post``; where ``post`` is empty, ``pre`` alone.
-
-    Without Host, Connection and the empty line.
-    """
-
-    pre: bytes
-    post: bytes
-
-
-def request_edit(block: bytes, fields: RequestFields, policy: EditPolicy) -> RequestEdit:
+def request_edit(fields: RequestFields, policy: EditPolicy) -> tuple[bytes, bytes]:
     """Edit a request's field lines.  Those that are written anew come last.
 
     Args:
-        block: ``RequestHead.block``, the edit's identity; not read again.
-        fields: What ``request_fields`` made of it, with the lines sorted already.
+        fields: What ``request_fields`` made of them, sorted already.
         policy: How.
+
+    Returns:
+        Field lines to send, without Host, Connection and the empty line, as two parts between which the client's address goes;
+        where the second one is empty, it goes nowhere.
     """
     rest = fields.rest
     drop: frozenset[bytes] = fields.connection_options
@@ -87,11 +92,11 @@ def request_edit(block: bytes, fields: RequestFields, policy: EditPolicy) -> Req
         if fields.forwarded_for and mode == "append":
             hops = split_list(fields.forwarded_for)[-policy.forwarded_for_hops :]
             pre += b"".join([hop + b", " for hop in hops])
-        return RequestEdit(pre, b"\r\n")
+        return pre, b"\r\n"
     if mode == "off" and fields.forwarded_for:
         lines.append(b"X-Forwarded-For: " + fields.forwarded_for)
     lines.append(b"")
-    return RequestEdit(b"\r\n".join(lines), b"")
+    return b"\r\n".join(lines), b""
 
 
 def is_loop(fields: RequestFields, pseudonym: bytes) -> bool:

@@ -111,25 +111,26 @@ class Client(End):
         engine = self.engine
         exchange = self.exchange
         first, _, rest = data.partition(b"\r\n")
-        line = engine.lines.young.get(first)
-        block = engine.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
+        plans = engine.plans
+        line = plans.lines.young.get(first)
+        block = plans.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
         size = len(data)
         if line is None or block is None:
-            line, block = engine.plan_usual(first, rest, line, block)
+            line, block = plans.usual(first, rest, line, block)
         if line is None or block is None:
             try:
-                plans = engine.plan(data, len(self.inbuf) if self.begun else 0)
+                found = plans.of_head(data, len(self.inbuf) if self.begun else 0)
             except BadRequest as exc:
                 self.inbuf = b""
                 self._refuse_unread(exc)
                 return
-            if plans is None:
+            if found is None:
                 self.inbuf = data
                 if not self.begun:
                     self.begun = True
                     self.deadline = engine.now + engine.timeouts.head_s
                 return
-            line, block, size = plans
+            line, block, size = found
         self.state = BUSY
         self.inbuf = data[size:] if len(data) > size else b""
         exchange.line = line

@@ -14,22 +14,21 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cachelb.config import Config
 from cachelb.counters import BLOCK_BYTES, END_INDEX, FARM, FARM_INDEX
 from cachelb.errors import Reason
-from cachelb.http.head import Limits, RequestHead, scan_request
 from cachelb.listen import host_names
 from cachelb.relay.door import Door
 from cachelb.relay.fleet import Fleet
 from cachelb.relay.hot import HotSamples
 from cachelb.relay.interception import Interception
 from cachelb.relay.internal import Internal
-from cachelb.relay.memo import Memo
 from cachelb.relay.origins import Origins
 from cachelb.relay.pipes import Pipes
-from cachelb.relay.plan import BlockPlan, LinePlan, Planner, PlanSettings, plan_settings
+from cachelb.relay.plan import Planner, PlanSettings, plan_settings
+from cachelb.relay.plans import Plans
 from cachelb.relay.poller import Poller
 from cachelb.relay.reports import Reports
 from cachelb.relay.sightings import Sightings
@@ -53,19 +52,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cachelb.relay")
 
-MEMO_LINE_BYTES: Final = 1024  # longer first lines and blocks are judged anew each time: the memos' memory is bounded by these
-MEMO_BLOCK_BYTES: Final = 2048
-MEMO_BLOCKS: Final = 8192
-# As how many entries longer ones count, for a plan holds some four copies of what it was made from.  With unique lines and
-# blocks of the worst length a worker grows by 100 MiB, without this by 255 (2026-11).
-LINE_UNIT_BYTES, BLOCK_UNIT_BYTES = 192, 768
-
 
 class Engine:
     """One worker's relay."""
 
     _ender: asyncio.TimerHandle  # of a drain
-    line_bytes: int  # of a first line that is remembered
 
     def __init__(
         self,
@@ -88,9 +79,7 @@ class Engine:
         self.farm = list(self.block[: len(FARM)])  # a worker that is restarted counts on
         self.ends = END_INDEX
         self.pipes, self.small_pipes = Pipes(), Pipes(most=1024, size=65536)
-        self.lines: Memo[bytes, LinePlan[Target]] = Memo(1)
-        self.host_lines: Memo[tuple[bytes, bytes], LinePlan[Target]] = Memo(1)
-        self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda key: 1 + len(key) // BLOCK_UNIT_BYTES)  # with empty line
+        self.plans = Plans()
         self.learned = Learned()
         self.learning = True
         self.door = Door(self)
@@ -99,7 +88,7 @@ class Engine:
         self.draining = self.closing = False  # answers are their connection's last; connections without a request are closed
         self.epoch = -1
         self.config: Config
-        self.limits: Limits
+        self.limits = self.plans.limits
         self.planner: Planner[Target]
         self.tails: list[bytes] = []
         self.via_line = b""
@@ -146,8 +135,7 @@ class Engine:
         fleet = self.fleet
         self.spoofing.place(fleet.targets, config.limits.idle_direct)
         self.planner = Planner(self._plan_settings, fleet.table, fleet.targets, fleet.admits, fleet.pools)
-        self.lines.clear()
-        self.host_lines.clear()
+        self.plans.renew(self.planner)
         self.epoch = snapshot.epoch
         if died:
             self._move_on(died)
@@ -210,8 +198,8 @@ class Engine:
         limits, bypass = config.limits, config.bypass
         self.config = config
         self.timeouts = Timeouts(**config.timeouts.model_dump())
-        self.limits = Limits(limits.head_bytes, limits.url_bytes, limits.fields)
-        self.line_bytes = min(MEMO_LINE_BYTES, limits.url_bytes)
+        self.plans.configure(limits)
+        self.limits = self.plans.limits
         self._plan_settings = plan_settings(config, host_names())
         self.via_line = f"Via: 1.1 {config.relay.via} (cachelb)\r\n".encode("latin-1")
         coding = b"Transfer-Encoding: chunked\r\n"
@@ -220,9 +208,6 @@ class Engine:
             for end in (b"", b"Connection: keep-alive\r\n", b"Connection: close\r\n")
             for extra in (b"", coding)
         ]
-        self.blocks.clear()
-        self.lines = Memo(limits.memo_entries, lambda first: 1 + len(first) // LINE_UNIT_BYTES)
-        self.host_lines = Memo(limits.memo_entries, lambda both: 1 + (len(both[0]) + len(both[1])) // LINE_UNIT_BYTES)
         self.learning = bypass.learn and bypass.mode != "off"
         self.learned = Learned(ttl_s=bypass.learn_ttl_s)
         self.door.configure(config)
@@ -263,72 +248,6 @@ class Engine:
             self._over.set()
 
     # -- requests
-
-    def plan(self, data: bytes, seen: int = 0) -> tuple[LinePlan[Target], BlockPlan, int] | None:
-        """Plans for the request at the start of ``data`` and the size of its head; None when it is not whole.
-
-        Args:
-            seen: How many bytes of ``data`` were there the last time, so that a head in crumbs is not read again and
-            again.
-
-        Raises:
-            BadRequest: It is malformed, ambiguous or too large.
-        """
-        head = scan_request(data, self.limits, seen)
-        if head is None:
-            return None
-        block = self.block_of(head)
-        return self._plan_line(data, head, block.fields.host), block, head.size
-
-    def block_of(self, head: RequestHead) -> BlockPlan:
-        """The plan of a head's field block.  Raises BadRequest as ``plan`` does."""
-        rest = head.block + b"\r\n"
-        block = self.blocks.get(rest)
-        if block is None:
-            block = self.planner.plan_block(head.block)
-            if len(rest) <= MEMO_BLOCK_BYTES:
-                self.blocks.offer(rest, block)
-        return block
-
-    def plan_usual(
-        self, first: bytes, rest: bytes, line: LinePlan[Target] | None, block: BlockPlan | None
-    ) -> tuple[LinePlan[Target] | None, BlockPlan | None]:
-        """Plans for a first line and what comes after its CRLF, if that is a known block and no more; else None: see ``plan``.
-
-        A line that is not remembered is planned here where it is the usual one.
-
-        Args:
-            line, block: those of the two that are young.
-        """
-        if block is None:
-            block = self.blocks.get(rest)
-        if block is None or line is not None:
-            return line, block
-        lines = self.lines
-        is_met = lines.met(first)
-        if is_met:
-            line = lines.get(first)
-        if line is None and len(first) <= self.line_bytes:
-            line = self.planner.plan_usual_line(first)
-            if line is not None and is_met:
-                lines.put(first, line)
-            elif line is not None:
-                lines.note(first)
-        return line, block
-
-    def _plan_line(self, data: bytes, head: RequestHead, host: bytes | None) -> LinePlan[Target]:
-        origin_form = head.target.startswith(b"/")
-        first = data[: data.find(b"\r\n")]
-        known = self.host_lines.get((first, host or b"")) if origin_form else self.lines.get(first)
-        if known is not None and first:
-            return known
-        line = self.planner.plan_line(head, host)
-        if first and len(first) <= MEMO_LINE_BYTES:
-            if origin_form:
-                self.host_lines.offer((first, host or b""), line)
-            else:
-                self.lines.offer(first, line)
-        return line
 
     def spread(self) -> tuple[Target, ...]:
         """Nodes for a request that is not hashed, in turn."""

@@ -80,7 +80,7 @@ class Intercepted(Client):
     def _take(self, data: bytes) -> None:
         engine = self.engine
         first, _, rest = data.partition(b"\r\n")
-        block = engine.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
+        block = engine.plans.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
         parts = first.split(b" ")
         if block is None or block.fields.host is None or len(parts) != 3 or not parts[1].startswith(b"/"):
             head = scan_request(data, engine.limits, len(self.inbuf) if self.begun else 0)
@@ -90,7 +90,7 @@ class Intercepted(Client):
                     self.begun = True
                     self.deadline = engine.now + engine.timeouts.head_s
                 return
-            block = engine.block_of(head)
+            block = engine.plans.of_block(head)
             parts = [head.method, head.target, b"HTTP/1.%d" % head.minor]
             rest = data[head.size - len(head.block) - 2 :]
         authority = self._authority(block, parts)
@@ -151,7 +151,7 @@ class Intercepted(Client):
         self.state = BUSY
         self.inbuf = data[head.size :]
         self.begun = False
-        exchange.block = engine.block_of(head)
+        exchange.block = engine.plans.of_block(head)
         exchange.line = _line_of(engine, head, exchange.block.fields.host or self.place.authority)
         exchange.start_straight()
 

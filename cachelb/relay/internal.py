@@ -111,7 +111,7 @@ class Internal:
         elif exchange.why == "manager":
             self.manager.ask(exchange)
         else:
-            data = engine.planner.local_answer(line, exchange.block, exchange.why, exchange.keep != CLOSE)
+            data = pages.local_answer(line, exchange.block, engine.planner.via_name, exchange.why, exchange.keep != CLOSE)
             exchange.answer_whole(data, int(data[9:12]))
 
     def _answer_digest(self, exchange: Exchange, digest: Digest) -> None:

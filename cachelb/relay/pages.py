@@ -9,8 +9,12 @@ import html
 import json
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from cachelb.errors import Reason
+
+if TYPE_CHECKING:
+    from cachelb.relay.plan import BlockPlan, LinePlan
 
 RETRY_AFTER_S = 5  # two health intervals: by then a node that came back is in use again
 
@@ -132,3 +136,19 @@ def trace_answer(line: bytes, block: bytes, via: str, *, keep: bool, minor: int)
     kept = [field for field in block.split(b"\r\n") if not field.lower().startswith(_SECRET)]
     body = line + b"\r\n" + b"\r\n".join(kept) + b"\r\n"
     return answer(200, [("Content-Type", "message/http"), ("Via", via)], body, keep=keep, minor=minor)
+
+
+def local_answer(line: LinePlan[Any], block: BlockPlan, via_name: str, why: str, keep: bool) -> bytes:
+    """The answer to a request that ends here; ``why``: the verdict's; ``via_name``: our received-by name."""
+    via = f"1.{line.minor} {via_name} (cachelb)"
+    if line.method == b"TRACE":
+        first = b"TRACE %s HTTP/1.%d" % (line.target, line.minor)
+        return trace_answer(first, block.block, via, keep=keep, minor=line.minor)
+    if line.method == b"OPTIONS":
+        return options_answer(via, keep=keep, minor=line.minor)
+    status, body = 404, b"There is no such internal page here.\n"
+    fields = [("Content-Type", "text/plain"), ("Cache-Control", "no-store")]
+    if why == "digest" and line.method not in (b"GET", b"HEAD"):
+        status, body = 405, b"A digest can be read.\n"
+        fields.append(("Allow", "GET, HEAD"))
+    return answer(status, fields, body, keep=keep, head_only=line.method == b"HEAD", minor=line.minor)

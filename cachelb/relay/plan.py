@@ -19,7 +19,7 @@ from cachelb.http.fields import RequestFields, request_fields
 from cachelb.http.head import RequestHead
 from cachelb.http.rewrite import EditPolicy, is_loop, request_edit
 from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin, usual_line
-from cachelb.relay import pages
+from cachelb.http.usual_fields import usual_fields
 from cachelb.routing.classify import INTERNAL_PREFIX, BypassRules, Here, Kind, Policy, Verdict, classify
 from cachelb.routing.pool import Pool
 from cachelb.routing.ports import PortSet
@@ -208,6 +208,7 @@ class Planner(Generic[T]):
             for upgrade in (False, True)
             for hops in (False, True)
         }
+        self._edit = self._edits[1, False, False, False]
 
     # -- the two halves
 
@@ -217,11 +218,21 @@ class Planner(Generic[T]):
         Raises:
             BadRequest: Its framing is ambiguous, or a field that matters is malformed.
         """
-        fields = request_fields(block)
+        return self._plan_fields(block, request_fields(block))
+
+    def plan_usual_block(self, block: bytes, most: int) -> BlockPlan | None:
+        """As ``plan_block``, for a block that is usual, and so well-formed, and has at most so many lines; None for all others.
+
+        It is what a request costs whose fields are not remembered.
+        """
+        fields = usual_fields(block, most)
+        return None if fields is None else self._plan_fields(block, fields)
+
+    def _plan_fields(self, block: bytes, fields: RequestFields) -> BlockPlan:
         plan = BlockPlan(block, fields)
         plan.loop = is_loop(fields, self._pseudonym)
-        edit = request_edit(block, fields, self._edits[1, False, False, False])
-        plan.pre, plan.post, plan.ip = edit.pre, edit.post + b"\r\n", bool(edit.post)
+        pre, post = request_edit(fields, self._edit)
+        plan.pre, plan.post, plan.ip = pre, post + b"\r\n", bool(post)
         plan.plain = not (
             plan.loop
             or fields.host is None
@@ -350,7 +361,7 @@ class Planner(Generic[T]):
         return classify(line.method, line.url, block.fields, line.form, self.settings.policy, block.block, line.port, here)
 
     def node_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, upgrade: bool = False) -> bytes:
-        """The whole head for a node; ``upgrade`` passes the request's Upgrade on."""
+        """The head for a node; ``upgrade`` passes the request's Upgrade on."""
         return line.head + self._block_for(line, block, ip, to_origin=False, upgrade=upgrade)
 
     def origin_head(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, upgrade: bool = False) -> bytes:
@@ -361,27 +372,12 @@ class Planner(Generic[T]):
 
     def _block_for(self, line: LinePlan[T], block: BlockPlan, ip: bytes, *, to_origin: bool, upgrade: bool) -> bytes:
         hops = line.method in (b"OPTIONS", b"TRACE")
-        edit = request_edit(block.block, block.fields, self._edits[line.minor, to_origin, upgrade, hops])
+        pre, post = request_edit(block.fields, self._edits[line.minor, to_origin, upgrade, hops])
         end = b"Connection: Upgrade\r\n\r\n" if upgrade else b"\r\n"
         if line.url is not None and line.url.userinfo and not block.fields.authorization:
             # What stands before "@" is not part of the key; it goes on as Squid sends it.
             end = b"Authorization: Basic " + base64.b64encode(_unquoted(line.url.userinfo)) + b"\r\n" + end
-        return edit.pre + (ip + edit.post if edit.post else b"") + end
-
-    def local_answer(self, line: LinePlan[T], block: BlockPlan, why: str, keep: bool) -> bytes:
-        """The answer to a request that ends here."""
-        via = f"1.{line.minor} {self.via_name} (cachelb)"
-        if line.method == b"TRACE":
-            first = b"TRACE %s HTTP/1.%d" % (line.target, line.minor)
-            return pages.trace_answer(first, block.block, via, keep=keep, minor=line.minor)
-        if line.method == b"OPTIONS":
-            return pages.options_answer(via, keep=keep, minor=line.minor)
-        status, body = 404, b"There is no such internal page here.\n"
-        fields = [("Content-Type", "text/plain"), ("Cache-Control", "no-store")]
-        if why == "digest" and line.method not in (b"GET", b"HEAD"):
-            status, body = 405, b"A digest can be read.\n"
-            fields.append(("Allow", "GET, HEAD"))
-        return pages.answer(status, fields, body, keep=keep, head_only=line.method == b"HEAD", minor=line.minor)
+        return pre + (ip + post if post else b"") + end
 
 
 def _unquoted(text: bytes) -> bytes:

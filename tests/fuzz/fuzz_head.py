@@ -99,7 +99,7 @@ def check_sent_on(data: bytes) -> str:
         length = request_body(head, fields)
     except BadRequest as problem:
         return f"refused by its fields {problem.reason.name}"
-    edit = request_edit(head.block, fields, POLICY)
+    edit = request_edit(fields, POLICY)
     sent = b"%b %b HTTP/1.1\r\nHost: a\r\n%b192.0.2.1%b\r\n" % (head.method, head.target, *edit)
     again = scan_request(sent, Limits())
     assert again is not None

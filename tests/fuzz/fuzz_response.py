@@ -7,8 +7,9 @@ import random
 from mutate import chance_of, cuts, mutate
 
 from cachelb.errors import BadResponse
-from cachelb.http import bytewise, response
+from cachelb.http import response
 from cachelb.http.head import Limits, scan_response
+from cachelb.http.usual_answer import response_head
 
 LIMITS = Limits(head_bytes=600, url_bytes=60, fields=9)
 ANSWERS = [
@@ -72,7 +73,7 @@ def outcome(data: bytes, slowly: bool = False, seen: int = 0) -> str:
 def check(data: bytes) -> str:
     whole = outcome(data)
     assert whole == outcome(data, slowly=True)
-    for usual in (bytewise.response_head(data, LIMITS), response._usual_head(data, LIMITS)):
+    for usual in (response_head(data, LIMITS), response._usual_head(data, LIMITS)):
         assert usual is None or repr(usual) == whole
     arrived = "None"
     seen = 0

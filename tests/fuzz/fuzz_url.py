@@ -8,9 +8,9 @@ import re
 from mutate import mutate
 
 from cachelb.errors import BadRequest, Reason
-from cachelb.http import bytewise
 from cachelb.http import url as url_module
 from cachelb.http.url import Url, parse_absolute, parse_authority, parse_origin
+from cachelb.http.usual_line import line_parts
 
 TARGETS = [
     b"http://www.a.com/x/y?z#f",
@@ -65,7 +65,7 @@ def make(chance: random.Random) -> bytes:
 
 def check(target: bytes) -> str:
     line = b"GET " + target + b" HTTP/1.1"
-    assert bytewise.usual_line(line) == url_module._by_pattern(line)
+    assert line_parts(line) == url_module._by_pattern(line)
     try:
         url = parse_absolute(target)
     except BadRequest as problem:

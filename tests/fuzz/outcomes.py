@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 
 from cachelb.errors import CachelbError
-from cachelb.http import bytewise
 from cachelb.http.caching import cacheability, is_hit
 from cachelb.http.fields import request_fields
 from cachelb.http.framing import ChunkScanner
@@ -18,6 +17,9 @@ from cachelb.http.freshness import held_until, stored_until
 from cachelb.http.head import Limits, scan_request
 from cachelb.http.response import scan_response
 from cachelb.http.url import parse_absolute, usual_line
+from cachelb.http.usual_answer import response_head
+from cachelb.http.usual_fields import usual_fields
+from cachelb.http.usual_line import line_parts
 from cachelb.routing.ring import Member, Ring
 
 LENGTH = struct.Struct(">I")
@@ -52,7 +54,8 @@ def outcomes(data: bytes) -> str:
             outcome(lambda: request_fields(block)),
             outcome(lambda: parse_absolute(first)),
             outcome(lambda: usual_line(first)),
-            outcome(lambda: (bytewise.usual_line(first), bytewise.response_head(data, LIMITS) is None)),
+            outcome(lambda: (line_parts(first), response_head(data, LIMITS) is None)),
+            outcome(lambda: usual_fields(block, LIMITS.fields)),
             outcome(lambda: (scanner.scan(data), scanner.done, scanner.payload_bytes)),
             outcome(lambda: (cacheability(first, data, block), is_hit(first, None), is_hit(first, block))),
             outcome(lambda: (stored_until(200, data, NOW, 3), held_until(304, data, NOW))),

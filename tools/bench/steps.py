@@ -61,7 +61,7 @@ def _request_edit() -> Step:
     from cachelb.http.rewrite import EditPolicy, request_edit
 
     fields, policy = request_fields(BLOCK), EditPolicy("append", b"1.1 front (cachelb)")
-    return lambda: request_edit(BLOCK, fields, policy)
+    return lambda: request_edit(fields, policy)
 
 
 def _scan_response() -> Step:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cachelb.http import freshness
 from cachelb.http.freshness import (
     VARY_MARKER_S,
     Heuristic,
@@ -18,6 +19,7 @@ from cachelb.http.freshness import (
     served_at,
     stored_until,
 )
+from cachelb.http.grammar import split_list
 
 NOW = 1795234877
 FOREVER = (1 << 32) - 1
@@ -245,3 +247,20 @@ def test_fields_that_are_cut_short_give_a_time_all_the_same():
     whole = head("Vary: Accept", "Cache-Control: max-age=5", "Vary: Range", "Expires: 0")
     for size in range(len(whole)):
         assert 0 <= stored_until(200, whole[:size], NOW) <= FOREVER
+
+
+LINES = st.sampled_from(
+    [
+        *("Cache-Control: max-age=9", "cache-control: no-cache", "Pragma: no-cache", "VARY: *", "Vary: a", "Age: 5", "Date: x"),
+        *(f"Date: {date()}", f"Expires: {date(9)}", f"Last-Modified: {date(-99)}", "Content-Length: 0", "X: y"),
+    ]
+)
+
+
+@given(st.lists(LINES, max_size=9))
+def test_values_are_the_same_in_one_pass_and_by_searching(lines: list[str]) -> None:
+    fields = head(*lines, dated=False)
+    in_one_pass = freshness._picker.pick(fields)
+    assert [value and split_list(value) for value in in_one_pass] == [
+        value and split_list(value) for value in freshness._values(fields)
+    ]

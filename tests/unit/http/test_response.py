@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from cachelb.errors import BadResponse, Reason
-from cachelb.http import bytewise, response
+from cachelb.http import response
 from cachelb.http.head import Limits, ResponseHead, scan_response
 from cachelb.http.responsehead import NAMES
+from cachelb.http.usual_answer import response_head
 
 LIMITS = Limits()
 # As Debian's Squid 5.7 sends it, but for the lengths.
@@ -105,7 +106,7 @@ def test_all_readers_agree_where_the_usual_ones_answer(lines: tuple[bytes, ...],
     data = b"\r\n".join([status, *lines, b"", b"body"])
     carefully = as_dict(response._scan_slowly(data, LIMITS))
     assert as_dict(response._usual_head(data, LIMITS)) == carefully
-    assert as_dict(bytewise.response_head(data, LIMITS)) == carefully
+    assert as_dict(response_head(data, LIMITS)) == carefully
 
 
 def test_a_field_that_connection_names_is_removed_even_if_it_is_called_close() -> None:

@@ -9,6 +9,7 @@ from cachelb.config import Config
 from cachelb.errors import BadRequest, Reason
 from cachelb.http.fields import request_fields
 from cachelb.http.head import Limits, scan_request
+from cachelb.relay import pages
 from cachelb.relay.plan import OWNERS, Planner, plan_settings
 from cachelb.routing.classify import Kind
 from cachelb.routing.pool import Tables, make_pools
@@ -213,7 +214,7 @@ def test_local_answers_are_whole(keep):
         (get("/squid-internal-periodic/store_digest", "Host: a", method="POST"), "digest", b"405"),
     ):
         line, block, each = plans(data)
-        answer = each.local_answer(line, block, why, keep)
+        answer = pages.local_answer(line, block, each.via_name, why, keep)
         assert answer[9:12] == status
         assert (b"\r\nConnection: close\r\n" in answer) == (not keep)
 

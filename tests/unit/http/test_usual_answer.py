@@ -1,4 +1,4 @@
-"""What is read byte by byte is what the patterns, and the careful reader, make of it; whatever is not usual is left to them."""
+"""What is read byte by byte of an answer is what the careful reader makes of it; whatever is not usual is left to that."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachelb.errors import BadResponse
-from cachelb.http import bytewise, response, url
-from cachelb.http.bytewise import response_head, usual_line
+from cachelb.http import response, usual_answer
 from cachelb.http.grammar import Limits
+from cachelb.http.usual_answer import response_head
 
 LIMITS = Limits()
 HEAD = (
@@ -17,9 +17,8 @@ HEAD = (
     b"Cache-Control: public, max-age=3600\r\nVary: Accept\r\nExpires: 0\r\nX-Cache: HIT from cache1\r\n"
     b"X-Cache-Lookup: HIT from cache1:3128\r\nCache-Status: c;hit\r\nConnection: keep-alive\r\nZ:\r\n\r\n"
 )
-LINE = b"GET http://www.a-b.example.com/x/y?z#f HTTP/1.1"
 
-names = st.sampled_from([*bytewise._NAMES[1:], b"ETag", b"Via", b"a", b"content-lengths", b"x" * 40, b"Vory", b"", b"A "])
+names = st.sampled_from([*usual_answer._NAMES[1:], b"ETag", b"Via", b"a", b"content-lengths", b"x" * 40, b"Vory", b"", b"A "])
 values = st.one_of(
     st.sampled_from(
         [
@@ -84,11 +83,11 @@ def test_limits_hold_to_the_byte_and_to_the_field() -> None:
     assert response_head(b"HTTP/1.1 200 \r\n\r\n", Limits(fields=0)) is not None
 
 
-@pytest.mark.parametrize("name", bytewise._NAMES[1:])
+@pytest.mark.parametrize("name", usual_answer._NAMES[1:])
 def test_a_repeated_field_of_meaning_is_not_usual(name: bytes) -> None:
     value = {b"connection": b"close", b"content-length": b"5", b"transfer-encoding": b"chunked"}.get(name, b"x")
     line = name + b": " + value + b"\r\n"
-    rare = name in bytewise._NAMES[bytewise._CODING + 1 :]
+    rare = name in usual_answer._NAMES[usual_answer._CODING + 1 :]
     assert (response_head(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n", LIMITS) is None) == rare
     assert response_head(b"HTTP/1.1 200 OK\r\n" + line + b"A: b\r\n" + line + b"\r\n", LIMITS) is None
 
@@ -105,60 +104,3 @@ def test_both_lines_that_are_not_sent_on_are_left_out_in_either_order(lines: byt
     assert head is not None
     assert head.head == b"HTTP/1.1 200 OK\r\nX: y\r\nA: b\r\n"
     assert (head.chunked, head.keep_alive) == (True, False)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        LINE,
-        b"HEAD http://a/ HTTP/1.1",
-        b"GET http://a.b9/\xff\x80 HTTP/1.1",
-        b"GET http://" + b"a" * 255 + b"/ HTTP/1.1",
-        b"GET http://1.a_/ HTTP/1.1",
-    ],
-)
-def test_usual_lines_are_read(line: bytes) -> None:
-    method, target, host, path = usual_line(line)
-    assert (method, target, host, path) == url._by_pattern(line)
-    assert line == method + b" " + target + b" HTTP/1.1"
-    assert target == b"http://" + host + path
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *(LINE[:cut] for cut in range(len(LINE))),
-        *(LINE[:at] + byte + LINE[at:] for at in range(len(LINE)) for byte in (b" ", b"\x00", b"\x7f", b"\t")),
-        b"GET http://" + b"a" * 256 + b"/ HTTP/1.1",
-        b"GET http://a..b/ HTTP/1.1",
-        b"GET http://.a/ HTTP/1.1",
-        b"GET http://a./ HTTP/1.1",
-        b"GET http:/// HTTP/1.1",
-        b"GET http://A/ HTTP/1.1",
-        b"GET http://a:80/ HTTP/1.1",
-        b"GET http://u@a/ HTTP/1.1",
-        b"GET http://127.1/ HTTP/1.1",
-        b"GET http://a.-b/ HTTP/1.1",
-        b"GET http://a HTTP/1.1",
-        b"GET http://a?x HTTP/1.1",
-        b"GET http://a/ HTTP/1.0",
-        b"POST http://a/ HTTP/1.1",
-        b"get http://a/ HTTP/1.1",
-        b"GET https://a/ HTTP/1.1",
-    ],
-)
-def test_all_other_lines_are_left_to_others(line: bytes) -> None:
-    assert usual_line(line) == bytewise.UNUSUAL
-    assert url._by_pattern(line) == bytewise.UNUSUAL
-
-
-@given(st.binary(max_size=12), st.binary(max_size=12), st.integers(0, len(LINE)))
-def test_whatever_the_line_both_ways_agree(host: bytes, path: bytes, at: int) -> None:
-    for line in (b"GET http://" + host + b"/" + path + b" HTTP/1.1", LINE[:at] + host + LINE[at:]):
-        assert usual_line(line) == url._by_pattern(line)
-
-
-@given(st.text("ab9-_.", max_size=9), st.text("/?#.%\x7f \xe9", max_size=5))
-def test_hosts_of_all_kinds_are_judged_alike(host: str, path: str) -> None:
-    line = b"GET http://" + host.encode() + path.encode("latin-1") + b" HTTP/1.1"
-    assert usual_line(line) == url._by_pattern(line)

@@ -1,46 +1,19 @@
-"""The usual answer's head and the usual request's first line, read byte by byte: for compiled code.
+"""The usual answer's head, read byte by byte: for compiled code (see ``octets``).
 
-Compiled (``cachelb.compiled``), a loop over bytes is machine code and makes no object.  Interpreted, it takes many times as long
-as a pattern, so there ``response`` and ``url`` read the same by patterns.
-
-Left out: all that is not usual.  Repeated fields of meaning, rare ones, what is malformed or not whole yet are left to others,
-who explain refusals.
+Left out: all that is not usual.  Repeated fields of meaning, rare ones, what is malformed or not whole yet are left to
+``response``, which reads everything and explains refusals.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
-from cachelb.http.grammar import TOKEN, Limits
+from cachelb.http.grammar import Limits
+from cachelb.http.octets import COLON, CR, DELETE, IN_TOKEN, LF, SPACE, TAB, ZERO, is_word, places, trimmed
 from cachelb.http.responsehead import ResponseHead, kept
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
-
-COMPILED: Final = not __file__.endswith(".py")
-
-_TAB: Final = 9
-_LF: Final = 10
-_CR: Final = 13
-_SPACE: Final = 32
-_DOT: Final = 46
-_SLASH: Final = 47
-_ZERO: Final = 48
-_COLON: Final = 58
-_DELETE: Final = 127
-_LOWER: Final = 32  # the bit that tells a small letter from a capital one
-
-
-def _table(pattern: bytes) -> bytes:
-    """For each byte 1 if it alone matches."""
-    return bytes(re.fullmatch(pattern, bytes((byte,))) is not None for byte in range(256))
-
-
-_IN_TOKEN: Final = _table(TOKEN)
-_IN_LABEL: Final = _table(rb"[0-9a-z_-]")
-
-# -- an answer's head
 
 # Fields of meaning.  Behind the first nine come those whose heads are left to others.
 _CONNECTION: Final = 1
@@ -57,20 +30,8 @@ _NAMES: Final = [
     b"transfer-encoding", b"te", b"close", b"upgrade", b"keep-alive", b"x-squid-error", b"proxy-connection",
 ]  # fmt: skip
 _NAME_BYTES_MAX: Final = 17
+_PLACES: Final = places(_NAMES)
 _DIGITS_MAX: Final = 18
-
-
-def _kinds() -> bytes:
-    """The place in ``_NAMES`` of the only one that has a certain length and second letter."""
-    kinds = bytearray((_NAME_BYTES_MAX + 1) * 32)
-    for kind, name in enumerate(_NAMES[1:], 1):
-        place = len(name) * 32 + (name[1] & 31)
-        assert not kinds[place]
-        kinds[place] = kind
-    return bytes(kinds)
-
-
-_KINDS: Final = _kinds()
 
 
 class _Values:
@@ -105,19 +66,14 @@ class _Values:
         if kind == _LENGTH:
             return self._take_length(data, begin, end)
         if kind == _TYPE:
-            while begin < end and (data[begin] == _SPACE or data[begin] == _TAB):
-                begin += 1
-            while begin < end and (data[end - 1] == _SPACE or data[end - 1] == _TAB):
-                end -= 1
-            if begin < end:
-                self.content_type = data[begin:end]
+            self.content_type = trimmed(data, begin, end) or b"-"
         elif kind == _CONNECTION:
             self.connection, self.connection_end = line, end + 2
-            self.close = _is(data, begin, end, b" close")
-            return self.close or _is(data, begin, end, b" keep-alive")
+            self.close = is_word(data, begin, end, b" close")
+            return self.close or is_word(data, begin, end, b" keep-alive")
         elif kind == _CODING:
             self.coding, self.coding_end = line, end + 2
-            return _is(data, begin, end, b" chunked")
+            return is_word(data, begin, end, b" chunked")
         elif kind == _CONTROL:
             self.control = data[begin:end]
         elif kind == _X_CACHE:
@@ -133,13 +89,13 @@ class _Values:
         return True
 
     def _take_length(self, data: bytes, begin: i64, end: i64) -> bool:
-        while begin < end and (data[begin] == _SPACE or data[begin] == _TAB):
+        while begin < end and (data[begin] == SPACE or data[begin] == TAB):
             begin += 1
         if begin == end or end - begin > _DIGITS_MAX:
             return False
         length: i64 = 0
         while begin < end:
-            digit: i64 = data[begin] - _ZERO
+            digit: i64 = data[begin] - ZERO
             if digit < 0 or digit > 9:
                 return False
             length = length * 10 + digit
@@ -148,28 +104,15 @@ class _Values:
         return True
 
 
-def _is(data: bytes, begin: i64, end: i64, word: bytes) -> bool:
-    """Whether ``data[begin:end]``, which holds no control characters, is ``word``, whatever the case of its letters."""
-    size: i64 = len(word)
-    if end - begin != size:
-        return False
-    at: i64 = 0
-    while at < size:
-        if data[begin + at] | _LOWER != word[at]:
-            return False
-        at += 1
-    return True
-
-
 def response_head(data: bytes, limits: Limits) -> ResponseHead | None:
     """The head at the start of ``data``; None where it is not usual: ``response`` decides."""
     stop: i64 = min(len(data), limits.head_bytes)
-    if stop < 16 or not data.startswith(b"HTTP/1.") or data[8] != _SPACE or data[12] != _SPACE:
+    if stop < 16 or not data.startswith(b"HTTP/1.") or data[8] != SPACE or data[12] != SPACE:
         return None
-    minor: i64 = data[7] - _ZERO
-    status: i64 = data[9] - _ZERO
-    tens: i64 = data[10] - _ZERO
-    ones: i64 = data[11] - _ZERO
+    minor: i64 = data[7] - ZERO
+    status: i64 = data[9] - ZERO
+    tens: i64 = data[10] - ZERO
+    ones: i64 = data[11] - ZERO
     if minor < 0 or minor > 1 or status < 2 or status > 9 or tens < 0 or tens > 9 or ones < 0 or ones > 9:
         return None
     values = _Values()
@@ -196,7 +139,7 @@ def response_head(data: bytes, limits: Limits) -> ResponseHead | None:
 
 def _read_fields(data: bytes, stop: i64, most: i64, values: _Values) -> i64:
     """Read the reason phrase and at most so many fields; where the head ends, or -1: not before ``stop``, or it is not usual."""
-    in_token, kinds = _IN_TOKEN, _KINDS
+    in_token, places_ = IN_TOKEN, _PLACES
     stop -= 1  # whatever is looked at has a byte behind it
     at: i64 = 13
     line: i64 = 0
@@ -206,10 +149,10 @@ def _read_fields(data: bytes, stop: i64, most: i64, values: _Values) -> i64:
     while most >= 0:
         while at < stop:
             byte = data[at]
-            if (byte < _SPACE and byte != _TAB) or byte == _DELETE:
+            if (byte < SPACE and byte != TAB) or byte == DELETE:
                 break
             at += 1
-        if at >= stop or byte != _CR or data[at + 1] != _LF or (kind and not values.take(kind, data, line, begin, at)):
+        if at >= stop or byte != CR or data[at + 1] != LF or (kind and not values.take(kind, data, line, begin, at)):
             return -1
         at += 2
         line = at
@@ -217,11 +160,11 @@ def _read_fields(data: bytes, stop: i64, most: i64, values: _Values) -> i64:
             at += 1
         if at >= stop:
             return -1
-        if data[at] != _COLON:
-            return at + 2 if at == line and data[at] == _CR and data[at + 1] == _LF else -1
+        if data[at] != COLON:
+            return at + 2 if at == line and data[at] == CR and data[at + 1] == LF else -1
         width: i64 = at - line
-        kind = kinds[width * 32 + (data[line + 1] & 31)] if 1 < width <= _NAME_BYTES_MAX else 0
-        if kind and not _is(data, line, at, _NAMES[kind]):
+        kind = places_[width * 32 + (data[line + 1] & 31)] if 1 < width <= _NAME_BYTES_MAX else 0
+        if kind and not is_word(data, line, at, _NAMES[kind]):
             kind = 0
         if width == 0:
             return -1
@@ -229,49 +172,3 @@ def _read_fields(data: bytes, stop: i64, most: i64, values: _Values) -> i64:
         begin = at
         most -= 1
     return -1
-
-
-# -- a request's first line
-
-_HOST_BYTES_MAX: Final = 255
-_VERSION: Final = b" HTTP/1.1"
-UNUSUAL: Final = (b"", b"", b"", b"")
-
-
-def usual_line(first: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """As ``url.usual_line``.  Never None, for which the compiled tuple would have to be an object."""
-    if first.startswith(b"GET http://"):
-        target: i64 = 4
-    elif first.startswith(b"HEAD http://"):
-        target = 5
-    else:
-        return UNUSUAL
-    if not first.endswith(_VERSION):
-        return UNUSUAL
-    in_label = _IN_LABEL
-    host: i64 = target + 7
-    end: i64 = len(first) - 9
-    at: i64 = host
-    label: i64 = host
-    while at < end:
-        byte: i64 = first[at]
-        if not in_label[byte]:
-            if at == label or byte != _DOT:
-                break
-            label = at + 1
-        at += 1
-    # The last label begins with a letter: what begins with a digit may be an address.
-    if at >= end or at == label or at - host > _HOST_BYTES_MAX or first[at] != _SLASH or not _is_letter(first[label]):
-        return UNUSUAL
-    path: i64 = at
-    while at < end:
-        byte = first[at]
-        if byte <= _SPACE or byte == _DELETE:
-            return UNUSUAL
-        at += 1
-    return first[: target - 1], first[target:end], first[host:path], first[path:end]
-
-
-def _is_letter(byte: i64) -> bool:
-    """Whether it is a small letter."""
-    return 97 <= byte <= 122
