@@ -11,6 +11,7 @@ the machine hits all.  Trust the ratios.
     8k ... 10m       larger answers
     chunked          8 KiB without a length
     log, nodes, urls with log and metrics; 1,000 nodes; ten million URLs: each front end against itself
+    cookies         no request with the fields of another: each front end against itself
     workers          two against one
     latency          what is added at fixed rates
     memory           for each idle and each active client

@@ -7,6 +7,7 @@ is compared with itself:
     nodes    1,000 nodes against 3.  All connections to nodes are there before it begins: a run that does not count fills
              the pools, which are large enough to close none.  Squid is left out: it tries a thousand peers in turn
     urls     a million and ten million different URLs, drawn at random, against 1,000
+    cookies  requests none of which has the fields of another, against those of 50 clients
 """
 
 from __future__ import annotations
@@ -87,6 +88,15 @@ def _urls(fronts: Sequence[str]) -> Table:
     return Table("urls", f"urls: different ones; {SCENARIOS['small'].title}", tuple(cases), warm=True, memory=True)
 
 
+def _cookies(fronts: Sequence[str]) -> Table:
+    small = SCENARIOS["small"]
+    cases = []
+    for front in fronts:
+        cases.append(Case(front, front, small, front))
+        cases.append(Case(f"{front}, cookies", front, small._replace(cookies=True), front))
+    return Table("cookies", f"cookies: none, and another one in each request; {small.title}", tuple(cases), warm=True)
+
+
 def short(number: int) -> str:
     """1000 as "1k", 10,000,000 as "10M"."""
     for unit, letter in ((1_000_000, "M"), (1_000, "k")):
@@ -95,7 +105,7 @@ def short(number: int) -> str:
     return str(number)
 
 
-_BUILDERS = {"log": _log, "nodes": _nodes, "urls": _urls}
+_BUILDERS = {"log": _log, "nodes": _nodes, "urls": _urls, "cookies": _cookies}
 TABLES = (*SCENARIOS, *_BUILDERS)
 
 

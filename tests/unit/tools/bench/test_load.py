@@ -43,15 +43,21 @@ def test_output_without_a_summary_is_a_run_without_requests():
 
 def test_the_command_says_scenario_and_ending_to_the_script():
     command = wrk_command(18004, SCENARIOS["close"], 3, Path("/x/load.lua"))
-    assert command[command.index("--") + 1 :] == ["close", "close", "1000", "0"]
-    assert wrk_command(18004, SCENARIOS["many"], 3, Path("/x"))[-4:] == ["many", "keep", "1000", "0"]
+    assert command[command.index("--") + 1 :] == ["close", "close", "1000", "0", "none"]
+    assert wrk_command(18004, SCENARIOS["many"], 3, Path("/x"))[-5:] == ["many", "keep", "1000", "0", "none"]
     assert {"-c32", "-d3s", "http://127.0.0.1:18004"} <= set(command)
 
 
 def test_more_urls_and_threads_can_be_asked_for():
     command = wrk_command(18004, SCENARIOS["small"]._replace(urls=10_000_000), 3, Path("/x"), threads=2)
-    assert command[-2:] == ["10000000", "0"]
+    assert command[-3:] == ["10000000", "0", "none"]
     assert "-t2" in command
+
+
+def test_cookies_can_be_asked_for():
+    scenario = SCENARIOS["small"]._replace(cookies=True)
+    assert wrk_command(18004, scenario, 3, Path("/x"))[-1] == "cookies"
+    assert scenario.title.endswith("each with a cookie of its own")
 
 
 def test_titles_name_what_is_special():

@@ -29,6 +29,8 @@ def test_what_differs_is_what_the_table_is_about():
     (off, on), (few, many) = (table_of(name, ["cachelb"]).cases for name in ("log", "nodes"))
     assert (off.setting, on.setting) == (USUAL, USUAL._replace(log=True))
     assert (few.setting, many.setting) == (USUAL, USUAL._replace(nodes=1000))
+    none, one = table_of("cookies", ["cachelb"]).cases
+    assert (none.scenario.cookies, one.scenario.cookies) == (False, True)
     assert [case.scenario.urls for case in table_of("urls", ["cachelb"]).cases] == [1000, 1_000_000, 10_000_000]
 
 
