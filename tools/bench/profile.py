@@ -1,6 +1,6 @@
 """Where a relayed request's microseconds go: kernel, interpreter, ours.  ``make profile``, or
 
-    python -m cachelb.tools.bench.profile [--scenario small] [--urls 10000000] [--seconds 5] [--pure]
+    python -m cachelb.tools.bench.profile [--scenario small] [--urls 10000000] [--nodes 1000] [--seconds 5] [--pure]
 
 A director with one worker runs under full load, as in the comparison.  perf samples its worker and says which file each sample
 was in; the kernel's are split by what it was asked for.  Ours are the modules that were compiled ahead of time: where they are
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from .compare import front_cpu_s, wrk
 from .farm import LOAD_CPU, Farm
-from .fronts import FRONTS
+from .fronts import FRONTS, USUAL, Setting
 from .load import SCENARIOS, Scenario
 from .measure import measure
 from .processes import SEARCH_PATH, BenchError, Processes, missing
@@ -103,7 +103,7 @@ def _split(worker: int) -> tuple[int, int]:
     return int(words[11]), int(words[12])
 
 
-def profile(front: str, scenario: Scenario, seconds: int, command: str) -> str:
+def profile(front: str, scenario: Scenario, setting: Setting, seconds: int, command: str) -> str:
     """Run, and say where the time went.
 
     Raises:
@@ -114,7 +114,7 @@ def profile(front: str, scenario: Scenario, seconds: int, command: str) -> str:
     with tempfile.TemporaryDirectory(prefix="cachelb-profile.") as name, Processes(Path(name)) as processes:
         farm = Farm(Path(name), processes, FRONTS, {"cachelb": command})
         farm.start_nodes()
-        started = farm.front(front)
+        started = farm.front(front, setting)
         before = run_s(started.pid)
         wrk(started.port, scenario, 1, farm.script)  # warm
         (worker,) = busiest(before, run_s(started.pid), 1)
@@ -148,15 +148,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", choices=SCENARIOS, default="small")
     parser.add_argument("--urls", type=int, default=1000, help="different ones [%(default)s]")
+    parser.add_argument("--nodes", type=int, default=USUAL.nodes, help="[%(default)s]")
+    parser.add_argument("--cookies", action="store_true", help="no request has the fields of another")
     parser.add_argument("--seconds", type=int, default=5, help="[%(default)s]")
     parser.add_argument("--pure", action="store_true", help="what runs where nothing is compiled ahead of time")
     parser.add_argument("--cachelb", default=f"{sys.executable} -m cachelb", help="the command that is ours [%(default)s]")
     options = parser.parse_args(argv)
     os.sched_setaffinity(0, {LOAD_CPU})
     front = "cachelb-pure" if options.pure else "cachelb"
-    scenario = SCENARIOS[options.scenario]._replace(urls=options.urls)
+    scenario = SCENARIOS[options.scenario]._replace(urls=options.urls, cookies=options.cookies)
+    setting = USUAL._replace(nodes=options.nodes)
     try:
-        print(profile(front, scenario, options.seconds, options.cachelb))
+        print(profile(front, scenario, setting, options.seconds, options.cachelb))
     except (BenchError, OSError) as exc:
         print(f"profile: {exc}", file=sys.stderr)
         return 1
