@@ -16,6 +16,7 @@ from cachelb.http.fields import RequestFields
 from cachelb.http.grammar import PROTECTED, split_list
 
 # Connection options that name no line of ``RequestFields.rest``, or none that Connection may take away.
+_NONE: Final[frozenset[bytes]] = frozenset()
 _NOT_DROPPED: Final = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"trailer"}
 
 
@@ -66,7 +67,7 @@ def request_edit(fields: RequestFields, policy: EditPolicy) -> tuple[bytes, byte
     rest = fields.rest
     drop: frozenset[bytes] = fields.connection_options
     if drop:
-        drop = drop - _NOT_DROPPED
+        drop = _NONE if drop <= _NOT_DROPPED else drop - _NOT_DROPPED
     if policy.to_origin:
         drop = drop | {b"proxy-authorization"}
     if drop:
@@ -91,7 +92,7 @@ def request_edit(fields: RequestFields, policy: EditPolicy) -> tuple[bytes, byte
         pre = b"\r\n".join(lines)
         if fields.forwarded_for and mode == "append":
             hops = split_list(fields.forwarded_for)[-policy.forwarded_for_hops :]
-            pre += b"".join([hop + b", " for hop in hops])
+            pre += b", ".join([*hops, b""])
         return pre, b"\r\n"
     if mode == "off" and fields.forwarded_for:
         lines.append(b"X-Forwarded-For: " + fields.forwarded_for)

@@ -76,7 +76,7 @@ class Answer(Bodies):
             return
         self._count(link, head)
         if self.client.unusual or head.status == 401:
-            self.engine.steering.answered(self.client.exchange, link, head)
+            engine.steering.answered(self.client.exchange, link, head)
         length = response_body(self.line.method, head)
         if length == 0 and self.line.method == b"CONNECT" and head.status < 300:
             self._note_first_byte()

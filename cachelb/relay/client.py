@@ -47,7 +47,12 @@ UNKNOWN_BLOCK: Final = BlockPlan(b"", NO_FIELDS)
 
 
 class Client(End):
-    """A client connection and its current exchange.  told: its ends, where a proxy before us may have said them."""
+    """A client connection and its current exchange.  told: its ends, where a proxy before us may have said them.
+
+    A closed one has no exchange: the two hold each other, and without that no collector is needed for what a connection leaves.
+    """
+
+    __deletable__ = ("exchange",)
 
     __slots__ = (
         "begun", "deadline", "denied", "engine", "eof", "exchange", "held", "inbuf", "ip", "ip_bytes", "lingered", "pin", "state",
@@ -75,6 +80,8 @@ class Client(End):
     # -- reading
 
     def readable(self) -> None:
+        if self.closed:
+            return  # a call too many: see Poller
         try:
             if self.state == READING:
                 try:
@@ -258,6 +265,8 @@ class Client(End):
 
     def expired(self) -> None:
         """The deadline has passed: what that means depends on the state."""
+        if self.closed:
+            return  # by another one's, just now
         if self.state == BUSY and self.exchange.phase != IDLE:
             self.exchange.expired()
         elif self.state == READING and self.begun and self.unsent is None:
@@ -268,6 +277,8 @@ class Client(End):
             self.close()
 
     def broken(self) -> None:
+        if self.closed:
+            return
         if self.state == BUSY and self.exchange.phase != IDLE:
             self.exchange.client_gone()
         else:
@@ -280,6 +291,8 @@ class Client(End):
     def crashed(self, exc: Exception) -> None:
         """A bug of ours showed in this connection: end it, keep everything else."""
         self.engine.crashed(exc)
+        if self.closed:
+            return
         try:
             if self.state == BUSY and not (self.exchange.phase == IDLE and self.exchange.answered):
                 self.exchange.fail(Reason.INTERNAL, type(exc).__name__)
@@ -291,7 +304,7 @@ class Client(End):
 
     def cut(self) -> None:
         """End the connection because the director stops."""
-        if self.state == BUSY:
+        if self.state == BUSY and not self.closed:
             self.exchange.keep = CLOSE
             self.exchange.fail(Reason.SHUTDOWN)
         if not self.closed:
@@ -333,3 +346,5 @@ class Client(End):
         if not self.closed:
             self.engine.forget(self)
             self.shut()
+            if self.exchange.phase == IDLE:
+                del self.exchange

@@ -220,6 +220,8 @@ class Engine:
         """Take exchanges that wait for a node that has just died to its successor at once."""
         self.door.nodes_died(died)
         for client in list(self.clients):
+            if client.closed:
+                continue  # with one before
             exchange = client.exchange
             if exchange.waits_for() in died:
                 try:

@@ -244,7 +244,7 @@ class Planner(Generic[T]):
             or fields.session
             or fields.no_store
             or fields.only_if_cached
-            or self.settings.policy.rules.active
+            or self._has_rules
         )
         return plan
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 
 import pytest
 from fakes import chunk, get, ok, post
+
+from cachelb.relay.client import Client
+from cachelb.relay.exchange import Exchange
 
 URL = "http://www.a.test/x"
 
@@ -45,6 +49,22 @@ def test_requests_on_one_connection_are_answered_one_by_one(farm):
         assert client.read_answer().body.endswith(url.encode())
     assert farm.nodes[0].connections == 1
     assert farm.counter("clients_open") == 1
+
+
+@pytest.mark.sources
+def test_closed_connections_leave_nothing_to_the_collector(farm):
+    farm.nodes[0].serve()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            client = farm.connect()
+            client.send(get(farm.url(0), "Connection: close"))
+            client.read_answer()
+            assert client.is_closed()
+        farm.wait_until(lambda: not [thing for thing in gc.get_objects() if isinstance(thing, Client | Exchange)])
+    finally:
+        gc.enable()
 
 
 def test_pipelined_requests_are_answered_in_order_by_their_own_nodes(farm):
