@@ -13,6 +13,7 @@ CPU of a worker per request, 400 B on 32 kept connections, as a ratio to HAProxy
 it is all or nothing: where one of them was imported from its source before ``cachelb``, the sources run.
 
 What compiled code does otherwise, seen here: a slice of bytes that ends before its start is a SystemError, not b"".
+And an optional tuple as a ``Final``, or a constant made of two tuples, is C that does not compile.
 ``tests/fuzz/fuzz_compiled.py`` looks for more.
 """
 

@@ -1,4 +1,4 @@
-"""What those readers share that go through heads byte by byte (``usual_answer``, ``usual_fields``, ``usual_line``).
+"""What those share that go through heads byte by byte (``usual_answer``, ``usual_fields``, ``usual_line``, ``freshness``).
 
 Compiled (``cachelb.compiled``), such a loop is machine code and makes no object; interpreted, it takes many times as long as a
 pattern, so nobody but tests runs it there.
@@ -15,7 +15,7 @@ from cachelb.http.grammar import TOKEN
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-COMPILED: Final = not __file__.endswith(".py")
+COMPILED: Final = not __file__.endswith((".py", ".pyc"))
 
 TAB: Final = 9
 LF: Final = 10

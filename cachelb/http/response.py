@@ -162,8 +162,8 @@ def _scan_slowly(data: bytes, limits: Limits) -> ResponseHead | None:
         drop -= {b"upgrade"}
     _set_lengths(head, values, drop)
     _set_notes(head, values)
-    kept = [line for name, line in named if name not in drop]
-    head.head = b"\r\n".join([b"HTTP/1.1 " + match[2] + (match[3] or b" "), *kept, b""])
+    lines = [line for name, line in named if name not in drop]
+    head.head = b"\r\n".join([b"HTTP/1.1 " + match[2] + (match[3] or b" "), *lines, b""])
     return head
 
 

@@ -18,7 +18,7 @@ LEARNABLE: Final = frozenset((200, 203, 300, 301, 308, 404, 410))
 NAMES: Final = (
     "chunked", "content_length", "content_type", "head", "hit", "keep_alive", "minor", "size", "squid_error",
     "status", "storable", "uncacheable", "upgrade",
-)  # fmt: skip
+)  # fmt: skip  # compiled, a class has no __slots__ to ask
 
 
 class ResponseHead:

@@ -1,7 +1,7 @@
 """Edits to a request's fields on their way to a node or an origin.
 
 What is sent is made from the lines that were parsed, never from bytes that were not understood.  Hop-by-hop fields go,
-Via and X-Forwarded-For are written.  An edit is a pure function of block and policy and leaves a gap for the client's
+Via and X-Forwarded-For are written.  An edit is a pure function of fields and policy and leaves a gap for the client's
 address, so that the relay can keep it for every client that sends the same block.  Host and Connection are the engine's
 to write; answers are edited by ``response``.
 
@@ -15,8 +15,8 @@ from typing import Final
 from cachelb.http.fields import RequestFields
 from cachelb.http.grammar import PROTECTED, split_list
 
-# Connection options that name no line of ``RequestFields.rest``, or none that Connection may take away.
 _NONE: Final[frozenset[bytes]] = frozenset()
+# Connection options that name no line of ``RequestFields.rest``, or none that Connection may take away.
 _NOT_DROPPED: Final = PROTECTED | {b"close", b"keep-alive", b"upgrade", b"te", b"trailer"}
 
 

@@ -31,6 +31,7 @@ _NAMES: Final = [
 ]  # fmt: skip
 _NAME_BYTES_MAX: Final = 17
 _PLACES: Final = places(_NAMES)
+assert len(_PLACES) == (_NAME_BYTES_MAX + 1) * 32
 _DIGITS_MAX: Final = 18
 
 

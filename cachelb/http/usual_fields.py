@@ -1,7 +1,8 @@
 """The usual request's field block, read byte by byte: for compiled code (see ``octets``).
 
-A block that has not been seen before (another page in Referer, another cookie) takes 2 us so, and 9 us by ``scan_request`` and
-``request_fields`` (2026-11).
+A block that has not been seen before (another page in Referer, another cookie) takes 1.7 us so, and 7 us by ``scan_request`` and
+``request_fields`` (2026-11).  Its loop over lines is that of ``usual_answer`` once more: one for both, with a call for each line,
+would cost more than it saves.
 
 Left out: all that is not usual.  Bodies, credentials, repeated fields of meaning and rare ones, what is malformed: ``head`` and
 ``fields`` read everything and explain refusals.
@@ -34,6 +35,7 @@ _NAMES: Final = [
 ]  # fmt: skip
 _NAME_BYTES_MAX: Final = 19
 _PLACES: Final = places(_NAMES)
+assert len(_PLACES) == (_NAME_BYTES_MAX + 1) * 32
 
 
 def usual_fields(block: bytes, most: int) -> RequestFields | None:

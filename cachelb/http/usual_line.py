@@ -12,7 +12,7 @@ from cachelb.http.octets import DELETE, DOT, IN_LABEL, SLASH, SPACE
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-_HOST_BYTES_MAX: Final = 255
+HOST_BYTES_MAX: Final = 255  # SQUIDHOSTNAMELEN; a DNS name has 253 at most
 _VERSION: Final = b" HTTP/1.1"
 UNUSUAL: Final = (b"", b"", b"", b"")
 
@@ -56,7 +56,7 @@ def is_usual_host(data: bytes, begin: i64, end: i64) -> bool:
             label = at + 1
         at += 1
     # The last label begins with a letter: what begins with a digit may be an address.
-    return at > label and at - begin <= _HOST_BYTES_MAX and _is_letter(data[label])
+    return at > label and at - begin <= HOST_BYTES_MAX and _is_letter(data[label])
 
 
 def _is_letter(byte: i64) -> bool:

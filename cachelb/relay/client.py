@@ -49,7 +49,7 @@ UNKNOWN_BLOCK: Final = BlockPlan(b"", NO_FIELDS)
 class Client(End):
     """A client connection and its current exchange.  told: its ends, where a proxy before us may have said them.
 
-    A closed one has no exchange: the two hold each other, and without that no collector is needed for what a connection leaves.
+    Closed in good order, it has no exchange any more: the two hold each other, and the collector would have to find them.
     """
 
     __deletable__ = ("exchange",)
@@ -81,7 +81,7 @@ class Client(End):
 
     def readable(self) -> None:
         if self.closed:
-            return  # a call too many: see Poller
+            return
         try:
             if self.state == READING:
                 try:
@@ -115,12 +115,16 @@ class Client(End):
 
     def take(self, data: bytes) -> None:
         """Begin the request at the start of ``data``, if its head is whole."""
-        engine = self.engine
+        self.take_with(data, None)
+
+    def take_with(self, data: bytes, block: BlockPlan | None) -> None:
+        """As ``take``; block: the plan of all that comes after the first line, where that is known already."""
         exchange = self.exchange
         first, _, rest = data.partition(b"\r\n")
-        plans = engine.plans
+        plans = self.engine.plans
         line = plans.lines.young.get(first)
-        block = plans.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
+        if block is None:
+            block = plans.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
         size = len(data)
         if line is None or block is None:
             line, block = plans.usual(first, rest, line, block)
@@ -135,7 +139,7 @@ class Client(End):
                 self.inbuf = data
                 if not self.begun:
                     self.begun = True
-                    self.deadline = engine.now + engine.timeouts.head_s
+                    self.deadline = self.engine.now + self.engine.timeouts.head_s
                 return
             line, block, size = found
         self.state = BUSY
@@ -293,14 +297,16 @@ class Client(End):
         self.engine.crashed(exc)
         if self.closed:
             return
+        exchange = self.exchange
         try:
-            if self.state == BUSY and not (self.exchange.phase == IDLE and self.exchange.answered):
-                self.exchange.fail(Reason.INTERNAL, type(exc).__name__)
+            if self.state == BUSY and not (exchange.phase == IDLE and exchange.answered):
+                exchange.fail(Reason.INTERNAL, type(exc).__name__)
             else:
                 self.abort()
         except Exception as again:
             self.engine.crashed(again)
             self.abort()
+            exchange.drop_link()
 
     def cut(self) -> None:
         """End the connection because the director stops."""

@@ -44,14 +44,21 @@ _may_be_http: Final = re.compile(rb"(?:\r\n?){0,2}(?:[A-Z][A-Z-]*+ ?)?").fullmat
 class Intercepted(Client):
     """An intercepted connection.  place: where the client has connected to."""
 
-    __slots__ = ("is_http", "own", "place")
+    __slots__ = ("is_http", "place")
 
     def __init__(self, engine: Engine, sock: socket.SocketType, ip: str, denied: bool) -> None:
         super().__init__(engine, sock, ip, denied)
-        self.exchange = self.own = InterceptedExchange(self, engine)
+        self.exchange = InterceptedExchange(self, engine)
         self.is_http = False  # until its first request has begun
         host, port = sock.getsockname()[:2]
         self.place = Place(host, port)
+
+    @property
+    def own(self) -> InterceptedExchange:
+        """Its exchange, as what it is."""
+        exchange = self.exchange
+        assert isinstance(exchange, InterceptedExchange)
+        return exchange
 
     def local_address(self) -> str:
         """None of ours: the client has not connected to us."""
@@ -101,7 +108,8 @@ class Intercepted(Client):
         else:
             self.inbuf = b""
             self.begun = False
-            super().take(b"%s http://%s%s %s\r\n%s" % (parts[0], authority, parts[1], parts[2], rest))
+            known = block if len(rest) == len(block.block) + 2 else None
+            self.take_with(b"%s http://%s%s %s\r\n%s" % (parts[0], authority, parts[1], parts[2], rest), known)
 
     def _authority(self, block: BlockPlan, parts: list[bytes]) -> bytes | None:
         """As ``Interception.authority``; what is not for the farm at all has none."""

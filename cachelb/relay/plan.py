@@ -74,7 +74,7 @@ class LinePlan(Generic[T]):
         self.port = 0
         self.plain = False
         self.internal = False
-        self.idempotent = method == b"GET" or method in IDEMPOTENT
+        self.idempotent = method == b"GET" or method in IDEMPOTENT  # a set has to be hashed for
         self.can_go_direct = False
         self.targets: tuple[T, ...] = ()
         self.partial = False

@@ -40,12 +40,14 @@ class Plans:
         self.lines: Memo[bytes, LinePlan[Target]] = Memo(1)
         self.host_lines: Memo[tuple[bytes, bytes], LinePlan[Target]] = Memo(1)
         self.blocks: Memo[bytes, BlockPlan] = Memo(MEMO_BLOCKS, lambda key: 1 + len(key) // BLOCK_UNIT_BYTES)
-        self._line_bytes = MEMO_LINE_BYTES
+        self._line_bytes, self._block_bytes = MEMO_LINE_BYTES, MEMO_BLOCK_BYTES
 
     def configure(self, limits: LimitsConfig) -> None:
         """Take limits over; what was remembered of blocks is forgotten."""
         self.limits = Limits(limits.head_bytes, limits.url_bytes, limits.fields)
         self._line_bytes = min(MEMO_LINE_BYTES, limits.url_bytes)
+        # two remembered halves are no more than a head may have
+        self._block_bytes = min(MEMO_BLOCK_BYTES, limits.head_bytes - self._line_bytes - 2)
         self.blocks.clear()
         self.lines = Memo(limits.memo_entries, lambda first: 1 + len(first) // LINE_UNIT_BYTES)
         self.host_lines = Memo(limits.memo_entries, lambda both: 1 + (len(both[0]) + len(both[1])) // LINE_UNIT_BYTES)
@@ -59,44 +61,47 @@ class Plans:
     def usual(
         self, first: bytes, rest: bytes, line: LinePlan[Target] | None, block: BlockPlan | None
     ) -> tuple[LinePlan[Target] | None, BlockPlan | None]:
-        """Plans for a first line and what comes after its CRLF, if both are remembered or usual; else None, see ``of_head``.
+        """Plans for a first line and what comes after its CRLF, where both are remembered or usual.
+
+        Where one of them is None, neither is known to be right: ask ``of_head``.  Nothing is remembered of such a head here.
 
         Args:
             line, block: those of the two that are young.
         """
+        block_is_met = block is None and self.blocks.met(rest)
+        if block_is_met:
+            block = self.blocks.get(rest)
+        if block is None and not COMPILED:
+            return line, None
+        line_is_met = line is None and self.lines.met(first)
+        if line_is_met:
+            line = self.lines.get(first)
+        new_line = new_block = None
+        if line is None:
+            new_line = line = self.planner.plan_usual_line(first) if len(first) <= self._line_bytes else None
+            if line is None:
+                return None, block
         if block is None:
-            block = self._usual_block(rest, self.limits.head_bytes - len(first) - 2)
-        if block is None or line is not None:
-            return line, block
-        lines = self.lines
-        is_met = lines.met(first)
-        if is_met:
-            line = lines.get(first)
-        if line is None and len(first) <= self._line_bytes:
-            line = self.planner.plan_usual_line(first)
-            if line is not None and is_met:
-                lines.put(first, line)
-            elif line is not None:
-                lines.note(first)
+            new_block = block = self._usual_block(rest, self.limits.head_bytes - len(first) - 2)
+            if block is None:
+                return line, None
+        if new_line is not None:
+            if line_is_met:
+                self.lines.put(first, new_line)
+            else:
+                self.lines.note(first)
+        if new_block is not None and len(rest) <= self._block_bytes:
+            if block_is_met:
+                self.blocks.put(rest, new_block)
+            else:
+                self.blocks.note(rest)
         return line, block
 
     def _usual_block(self, rest: bytes, most: int) -> BlockPlan | None:
         """The plan of a block of at most so many bytes, its empty line included."""
-        blocks = self.blocks
-        is_met = blocks.met(rest)
-        if is_met:
-            block = blocks.get(rest)
-            if block is not None:
-                return block
-        if not COMPILED or len(rest) > most or not rest.endswith(b"\r\n\r\n"):
+        if len(rest) > most or not rest.endswith(b"\r\n\r\n"):
             return None
-        block = self.planner.plan_usual_block(rest[:-2], self.limits.fields)
-        if block is not None and len(rest) <= MEMO_BLOCK_BYTES:
-            if is_met:
-                blocks.put(rest, block)
-            else:
-                blocks.note(rest)
-        return block
+        return self.planner.plan_usual_block(rest[:-2], self.limits.fields)
 
     def of_head(self, data: bytes, seen: int = 0) -> tuple[LinePlan[Target], BlockPlan, int] | None:
         """Plans for the request at the start of ``data`` and the size of its head; None when it is not whole.
@@ -120,7 +125,7 @@ class Plans:
         block = self.blocks.get(rest)
         if block is None:
             block = self.planner.plan_block(head.block)
-            if len(rest) <= MEMO_BLOCK_BYTES:
+            if len(rest) <= self._block_bytes:
                 self.blocks.offer(rest, block)
         return block
 
@@ -131,7 +136,7 @@ class Plans:
         if known is not None and first:
             return known
         line = self.planner.plan_line(head, host)
-        if first and len(first) <= MEMO_LINE_BYTES:
+        if first and len(first) <= self._line_bytes:
             if origin_form:
                 self.host_lines.offer((first, host or b""), line)
             else:

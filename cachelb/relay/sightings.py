@@ -4,7 +4,7 @@ An answer that was a hit says that the node has the URL; one that was a miss, th
 stored, that it has not.  ``http.freshness`` says until when.
 
 Hits come again and again, so each LinePlan remembers when its next one is worth reading, and the relay asks only that, which
-takes 0.04 us.  For a miss a node has fetched something: beside that the 8 us for reading the head again are little (2026-11).
+takes 0.04 us.  For a miss a node has fetched something: beside that the 2 us for reading the head again are little (2026-11).
 Answers that nobody could get from a cache (misses, with nothing fresh about them) are told once a minute, too: farms see
 many of them.
 

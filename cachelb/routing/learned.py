@@ -9,7 +9,7 @@ under it that were never seen go around, too.  Nothing is learned for good::
 A learned segment is also tested while it lasts: one lookup in 64 says "unknown", so that a site which has changed, or
 a segment that is mixed, is found out.
 
-Left out: reading the answer (http/head.py), telling other workers (they get the Lessons that come out of `observe`).
+Left out: reading the answer (http/response.py), telling other workers (they get the Lessons that come out of `observe`).
 """
 
 from __future__ import annotations

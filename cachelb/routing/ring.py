@@ -18,14 +18,15 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import mmh3
+
+from cachelb.http.octets import COMPILED
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-COMPILED: Final = not __file__.endswith(".py")
 
 SECTOR_BITS: Final = 9
 SECTORS: Final = 1 << SECTOR_BITS
@@ -113,7 +114,8 @@ class Ring:
         # What `owner` needs of the sectors: where the owner changes, see `_edges_of`; each sector's in some parts.
         self._cut_bits = min(_CUT_BITS_MAX, (len(weighted) * POINTS // _EDGES_PER_TABLE).bit_length())
         self._table_shift = _SECTOR_SHIFT - self._cut_bits
-        self._tables: list[bytes | None] = [None] * (SECTORS << self._cut_bits)  # 32-bit words
+        # sorted 32-bit words; interpreted, arrays of them
+        self._tables: list[bytes | None] = [None] * (SECTORS << self._cut_bits)
 
     @classmethod
     def build(cls, members: Sequence[Member]) -> Ring:
@@ -127,7 +129,7 @@ class Ring:
     def owner(self, key: bytes) -> int:
         """Return the index of the member that owns ``key``; -1 if no member has a weight.
 
-        0.27 us with 16 members, 0.42 us with 1,000 (2026-11).
+        Compiled 0.14 us; interpreted 0.4 us with 16 members, 0.7 us with 1,000 (2026-11).
         """
         place = _hash(key)
         edges = self._tables[place >> self._table_shift] or self._fill_table(place >> self._table_shift)
@@ -240,7 +242,8 @@ class Ring:
             begin = bisect_left(edges, cut * width)
             end = bisect_left(edges, (cut + 1) * width)
             # The first edge beyond belongs to it, too: it has the rest of the table's positions.
-            self._tables[first + cut] = edges[begin : end + 1].tobytes()
+            table = edges[begin : end + 1]
+            self._tables[first + cut] = table.tobytes() if COMPILED else cast(bytes, table)
         return self._tables[number] or b""
 
 
@@ -310,14 +313,11 @@ def _edges_of(points: array[int], rank_bits: int) -> array[int]:
 
 
 def _edge_from(edges: bytes, word: i64) -> i64:
-    """The first of the sorted 32-bit words in ``edges`` that is not below ``word``, which is not above all of them.
+    """The first word in a table that is not below ``word``, which is not above all of them.
 
     Compiled, 0.3 us less than ``bisect_left``, which makes an object of each word that it looks at (2026-11).
     """
-    if not COMPILED:
-        words = memoryview(edges).cast("I")
-        return words[bisect_left(words, word)]
-    return _edge_from_bytes(edges, word)
+    return _edge_from_bytes(edges, word) if COMPILED else edges[bisect_left(edges, word)]
 
 
 def _edge_from_bytes(edges: bytes, word: i64) -> i64:

@@ -11,6 +11,7 @@ from cachelb.errors import BadRequest, Reason
 from cachelb.http.fields import RequestFields, request_fields
 from cachelb.http.grammar import FIELD
 from cachelb.http.url import is_authority
+from cachelb.http.usual_fields import usual_fields
 
 NAMES = [
     *(b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Proxy-Connection", b"Upgrade", b"Expect", b"TE"),
@@ -124,7 +125,9 @@ def faults(lines: list[tuple[bytes, bytes]]) -> set[Reason]:
 
 
 def check(block: bytes) -> str:
+    usual = usual_fields(block, 256)
     if not is_block(block):
+        assert usual is None
         return "refused before, by scan_request"
     lines = [(line.partition(b":")[0].lower(), line.partition(b":")[2].strip(b" \t")) for line in block.split(b"\r\n")[:-1]]
     expected = faults(lines)
@@ -132,8 +135,10 @@ def check(block: bytes) -> str:
         fields = request_fields(block)
     except BadRequest as problem:
         assert problem.reason in expected, problem
+        assert usual is None
         return f"refused {problem.reason.name}"
     assert not expected
+    assert usual is None or repr(usual) == repr(fields)
     check_values(fields, lines)
     stays = [line + b"\r\n" for line in block.split(b"\r\n")[:-1] if not DROPPED.fullmatch(line.partition(b":")[0])]
     assert fields.rest == b"".join(stays)

@@ -14,6 +14,7 @@ from mutate import chance_of, mutate
 
 from cachelb.http import freshness
 from cachelb.http.freshness import fresh_until, held_until, parse_date, stored_until
+from cachelb.http.grammar import split_list
 
 NOW = 1795234877
 DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
@@ -85,6 +86,10 @@ def check(data: bytes) -> str:
     freshness._verdicts.clear()
     freshness._dates.clear()
     assert (stored, held) == (stored_until(status, data, NOW, delay_s), held_until(status, data, NOW))
+    in_one_pass, by_searching = (
+        [value and split_list(value) for value in values] for values in (freshness._picker.pick(data), freshness._values(data))
+    )
+    assert in_one_pass == by_searching
     assert 0 <= stored < 1 << 32
     assert 0 <= held < 1 << 32
     if not stored:

@@ -77,6 +77,11 @@ def check(data: bytes) -> str:
         return "refused"
     if rest != head.block + b"\r\n":
         return "more than one head, or empty lines before it"
+    usual = PLANNERS[0].plan_usual_block(head.block, LIMITS.fields)
+    if usual is not None:
+        for name in ("block", "ip", "loop", "plain", "post", "pre"):
+            assert getattr(usual, name) == getattr(block, name), name
+        assert repr(usual.fields) == repr(block.fields)
     for planner, one, other in zip(PLANNERS, short, general, strict=True):
         if one is not None:
             same_lines(one, other)

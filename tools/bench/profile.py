@@ -1,6 +1,6 @@
 """Where a relayed request's microseconds go: kernel, interpreter, ours.  ``make profile``, or
 
-    python -m cachelb.tools.bench.profile [--scenario small] [--urls 10000000] [--nodes 1000] [--seconds 5] [--pure]
+    python -m cachelb.tools.bench.profile [--scenario small] [--urls 10000000] [--nodes 1000] [--cookies] [--seconds 5] [--pure]
 
 A director with one worker runs under full load, as in the comparison.  perf samples its worker and says which file each sample
 was in; the kernel's are split by what it was asked for.  Ours are the modules that were compiled ahead of time: where they are

@@ -1,4 +1,4 @@
-"""``scan_response``: what is read, what is refused, and that both readers agree."""
+"""``scan_response``: what is read, what is refused, and that all readers agree."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cachelb.errors import BadResponse
 from cachelb.http import response, usual_answer
-from cachelb.http.grammar import Limits
+from cachelb.http.grammar import HOP_BY_HOP, Limits
 from cachelb.http.usual_answer import response_head
 
 LIMITS = Limits()
@@ -30,6 +30,11 @@ values = st.one_of(
     st.binary(max_size=12),
 )
 fields = st.lists(st.tuples(names, st.booleans(), values), max_size=7)
+
+
+def test_whatever_is_judged_or_not_sent_on_is_looked_for() -> None:
+    judged = set(b"content-length content-type cache-control vary expires x-cache cache-status x-squid-error".split())
+    assert set(usual_answer._NAMES[1:]) == judged | HOP_BY_HOP | {b"close"}
 
 
 def refused_or(data: bytes, limits: Limits = LIMITS) -> str:

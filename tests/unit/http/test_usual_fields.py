@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachelb.errors import BadRequest
-from cachelb.http.fields import request_fields
+from cachelb.http.fields import _KNOWN, _STAYING, request_fields
 from cachelb.http.grammar import Limits
 from cachelb.http.head import scan_request
-from cachelb.http.usual_fields import _NAMES, _REFERER, usual_fields
+from cachelb.http.usual_fields import _FORWARDED_FOR, _NAMES, _REFERER, usual_fields
 
 BLOCK = (
     b"Host: www.a-b.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\n"
@@ -30,6 +30,12 @@ values = st.one_of(
     ),
     st.binary(max_size=12),
 )
+
+
+def test_whatever_is_judged_is_looked_for() -> None:
+    assert set(_NAMES[1:]) == set(_KNOWN)
+    assert set(_NAMES[1 : _FORWARDED_FOR + 1]).isdisjoint(_STAYING)
+    assert _STAYING.issuperset(_NAMES[_FORWARDED_FOR + 1 : _REFERER + 1])
 
 
 def carefully(block: bytes) -> str:

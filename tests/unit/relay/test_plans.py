@@ -106,6 +106,45 @@ def test_limits_hold_on_the_short_way_as_on_the_general_one(compiled: bool) -> N
 
 
 @pytest.mark.sources
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("target", ["http://a.test:8080/%d", "http://a.test/%d"])
+def test_a_head_that_takes_the_general_way_is_offered_once(
+    monkeypatch: pytest.MonkeyPatch, version: str, target: str
+) -> None:
+    monkeypatch.setattr(module, "COMPILED", True)
+    plans = fresh(memo_entries=4)
+    for memo in (plans.lines, plans.blocks):
+        memo.most = 4
+    for i in range(20):
+        data = get(target % i, "Host: a.test", f"Cookie: {i}", version=version)
+        line, block = shortly(plans, data)
+        if line is None or block is None:
+            assert plans.of_head(data) is not None
+    assert plans.lines.old
+    assert plans.blocks.old
+    held = len(plans.lines.young), len(plans.blocks.young)
+    for i in range(20, 60):
+        data = get(target % i, "Host: a.test", f"Cookie: {i}", version=version)
+        line, block = shortly(plans, data)
+        if line is None or block is None:
+            assert plans.of_head(data) is not None
+    assert (len(plans.lines.young), len(plans.blocks.young)) == held
+    with_body = get("http://a.test/1000", "Host: a.test", "Content-Length: 0")
+    assert None in shortly(plans, with_body)
+    assert not plans.lines.met(b"GET http://a.test/1000 HTTP/1.1")
+
+
+@pytest.mark.sources
+def test_two_remembered_halves_are_no_more_than_a_head_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMPILED", True)
+    plans = fresh(head_bytes=1500)
+    long_line = "http://a.test/" + "x" * 900
+    for data in (get(long_line, "Host: a.test"), get("http://a.test/", "Host: a.test", "Cookie: " + "c" * 1000)):
+        assert None not in shortly(plans, data)
+    assert None in shortly(plans, get(long_line, "Host: a.test", "Cookie: " + "c" * 1000))
+
+
+@pytest.mark.sources
 def test_memory_is_bounded_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COMPILED", True)
     plans = fresh(memo_entries=50)
@@ -116,11 +155,11 @@ def test_memory_is_bounded_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> No
     again = shortly(plans, first)
     assert again[0] is not None
     assert b"GET http://a.test/199 HTTP/1.1" in plans.lines.young  # it has come twice
-    long = get("http://a.test/" + "x" * MEMO_LINE_BYTES, "Host: a.test", "Cookie: " + "y" * MEMO_BLOCK_BYTES)
-    line, block = shortly(plans, long)
-    assert line is None
-    assert block is not None
-    assert long.partition(b"\r\n")[2] not in plans.blocks.young
+    assert None in shortly(plans, get("http://a.test/" + "x" * MEMO_LINE_BYTES, "Host: a.test"))
+    long = get("http://a.test/", "Host: a.test", "Cookie: " + "y" * MEMO_BLOCK_BYTES)
+    for _ in range(2):
+        assert None not in shortly(plans, long)
+        assert long.partition(b"\r\n")[2] not in plans.blocks.young
 
 
 @pytest.mark.sources

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections import Counter
 
 import mmh3
@@ -188,6 +189,13 @@ def test_owner_agrees_with_owners_at_every_edge() -> None:
         if position < 0xFFFFF:
             following = next(later for later in edges[number:] if later >> bits > position)
             assert ring._nearest(sector.points, position + 1, 1) == [ring._given[following & mask]]
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=70).map(sorted), st.data())
+def test_the_compiled_search_finds_what_bisect_finds(words: list[int], data: st.DataObject) -> None:
+    word = data.draw(st.integers(0, words[-1]))
+    edges = b"".join(each.to_bytes(4, "little") for each in words)
+    assert ring_module._edge_from_bytes(edges, word) == words[bisect_left(words, word)]
 
 
 def test_points_at_one_position_are_told_apart_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
