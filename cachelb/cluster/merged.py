@@ -50,7 +50,8 @@ LOOK_S = 1.0  # how often it is asked whether too much has changed
 MOVED_SHARE = 0.1
 # ... but no farm is so small that it is rebuilt all the time
 MOVED_MIN = 100
-SOONEST_S = 5.0
+# A build takes 0.1 s of CPU even if there are few keys, and a child comes every five minutes or more.
+SOONEST_S = 15.0
 # A tenth of one CPU at most, while a large farm fills.
 REST_PER_BUILD = 10
 # Few keys, or a node that came or went with them: after a part of the period.

@@ -40,7 +40,7 @@ def line_parts(first: bytes) -> tuple[bytes, bytes, bytes, bytes]:
         if byte <= SPACE or byte == DELETE:
             return UNUSUAL
         at += 1
-    return first[: target - 1], first[target:end], first[host:path], first[path:end]
+    return b"GET" if target == 4 else b"HEAD", first[target:end], first[host:path], first[path:end]
 
 
 def is_usual_host(data: bytes, begin: i64, end: i64) -> bool:

@@ -139,6 +139,8 @@ def _plan(half: str) -> Callable[[], Step]:
             raise ValueError("the request is not whole")
         if half == "block":
             return lambda: planner.plan_block(head.block)
+        if half == "usual block":
+            return lambda: planner.plan_usual_block(head.block, 256)
         return lambda: planner.plan_line(head, b"www.site12.example.com")
 
     return prepare
@@ -247,6 +249,7 @@ STEPS: tuple[tuple[str, float | None, Callable[[], Step]], ...] = (
     ("access log line, json", None, _access_line("json")),
     ("plan of a line (once per URL)", None, _plan("line")),
     ("plan of a field block (once per block)", None, _plan("block")),
+    ("plan of a usual field block (compiled only)", None, _plan("usual block")),
     ("plan of a usual line, no rules", None, _ruled_lines("")),
     ("plan of a usual line, 1000 rules by host", None, _ruled_lines("hosts")),
     ("plan of a usual line, 1000 rules for other hosts", None, _ruled_lines("others")),

@@ -148,7 +148,8 @@ def test_an_empty_digest_is_replaced_at_once_and_never_kept_long():
     assert wait_s({}, {0: 99}, 300, 0) == SOONEST_S
     assert wait_s({0: 0}, {0: 0}, 300, 0) == 30
     assert wait_s({}, {}, 300, 0) == 30
-    assert wait_s({}, {}, 10, 0) == SOONEST_S
+    assert wait_s({}, {}, 60, 0) == SOONEST_S
+    assert wait_s({}, {}, 10, 0) == 10
 
 
 @pytest.mark.parametrize("now", [{}, {0: 1}, {0: 5000}])
