@@ -238,7 +238,7 @@ def _joined(fields: bytes, low: bytes, name: bytes) -> bytes | None:
     if value is None or low.count(name) == 1:
         return value
     ends = [at.end() for at in re.finditer(re.escape(name), low)]
-    return b",".join([_line_from(fields, end) for end in ends])
+    return b",".join([_line_from(fields, end).strip(b" \t") for end in ends])
 
 
 def _line_from(fields: bytes, start: int) -> bytes:
