@@ -8,7 +8,7 @@ from __future__ import annotations
 import array
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cachelb.counters import END_INDEX, FARM_INDEX
 from cachelb.errors import Reason
@@ -16,7 +16,7 @@ from cachelb.errors import Reason
 if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
 
-TICK_S: Final = 0.2
+TICK_S = 0.2
 
 
 class Ticker:
