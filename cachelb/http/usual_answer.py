@@ -161,14 +161,12 @@ def _read_fields(data: bytes, stop: i64, most: i64, values: _Values) -> i64:
             at += 1
         if at >= stop:
             return -1
-        if data[at] != COLON:
-            return at + 2 if at == line and data[at] == CR and data[at + 1] == LF else -1
         width: i64 = at - line
+        if width == 0 or data[at] != COLON:
+            return at + 2 if width == 0 and data[at] == CR and data[at + 1] == LF else -1
         kind = places_[width * 32 + (data[line + 1] & 31)] if 1 < width <= _NAME_BYTES_MAX else 0
         if kind and not is_word(data, line, at, _NAMES[kind]):
             kind = 0
-        if width == 0:
-            return -1
         at += 1
         begin = at
         most -= 1

@@ -61,7 +61,7 @@ class Answer(Bodies):
         """Bytes of the answer have arrived: when its head is whole, begin to answer."""
         engine = self.engine
         try:
-            head = scan_response(data, engine.limits, len(link.inbuf))
+            head = scan_response(data, engine.plans.limits, len(link.inbuf))
         except BadResponse as exc:
             self._bad_answer(exc)
             return
@@ -84,7 +84,7 @@ class Answer(Bodies):
             return
         size = head.size
         have = len(data) - size
-        if length == CHUNKED and self.line.minor and is_chunked_body(data, size, engine.limits.head_bytes):
+        if length == CHUNKED and self.line.minor and is_chunked_body(data, size, engine.plans.limits.head_bytes):
             length = have  # all of it is here: as good as a known length
         if 0 <= length <= have and self.upload is None:
             # The usual case: the whole answer is here.
@@ -199,7 +199,7 @@ class Answer(Bodies):
         self.phase = BODY
         link.answering = True
         out = head.head + self.engine.tails[self.keep * 2 + chunked]
-        scanner = ChunkScanner(self.engine.limits.head_bytes) if length == CHUNKED else None
+        scanner = ChunkScanner(self.engine.plans.limits.head_bytes) if length == CHUNKED else None
         pump = self.download = Pump(self, link, self.client, self.engine.pipes, length if length >= 0 else -1, scanner, dechunk)
         self.bytes_out = len(out)
         self.client.deadline = self.engine.now + self.engine.timeouts.idle_body_s

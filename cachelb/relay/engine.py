@@ -88,7 +88,6 @@ class Engine:
         self.draining = self.closing = False  # answers are their connection's last; connections without a request are closed
         self.epoch = -1
         self.config: Config
-        self.limits = self.plans.limits
         self.planner: Planner[Target]
         self.tails: list[bytes] = []
         self.via_line = b""
@@ -199,7 +198,6 @@ class Engine:
         self.config = config
         self.timeouts = Timeouts(**config.timeouts.model_dump())
         self.plans.configure(limits)
-        self.limits = self.plans.limits
         self._plan_settings = plan_settings(config, host_names())
         self.via_line = f"Via: 1.1 {config.relay.via} (cachelb)\r\n".encode("latin-1")
         coding = b"Transfer-Encoding: chunked\r\n"

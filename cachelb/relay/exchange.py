@@ -152,7 +152,7 @@ class Exchange(Ways):
     def head_sent(self, link: Link) -> None:
         """The request's head is out: send the body as it arrives."""
         if self.body == CHUNKED:
-            scanner = ChunkScanner(self.engine.limits.head_bytes)
+            scanner = ChunkScanner(self.engine.plans.limits.head_bytes)
             self.upload = Pump(self, self.client, link, self.engine.pipes, scanner=scanner)
         else:
             self.upload = Pump(self, self.client, link, self.engine.pipes, left=self.body)

@@ -90,7 +90,7 @@ class Intercepted(Client):
         block = engine.plans.blocks.young.get(rest)  # known: then the head is whole, and nothing comes after it
         parts = first.split(b" ")
         if block is None or block.fields.host is None or len(parts) != 3 or not parts[1].startswith(b"/"):
-            head = scan_request(data, engine.limits, len(self.inbuf) if self.begun else 0)
+            head = scan_request(data, engine.plans.limits, len(self.inbuf) if self.begun else 0)
             if head is None:
                 self.inbuf = data
                 if not self.begun:
@@ -154,7 +154,7 @@ class Intercepted(Client):
     def _straight(self, data: bytes) -> None:
         """Ask the address that the client has connected to."""
         engine, exchange = self.engine, self.own
-        head = scan_request(data, engine.limits)
+        head = scan_request(data, engine.plans.limits)
         assert head is not None
         self.state = BUSY
         self.inbuf = data[head.size :]

@@ -30,7 +30,7 @@ def _trace(key: Hashable) -> tuple[i64, i64]:
 class Memo(Generic[K, V]):
     """``young`` may be read directly by a hot path; everything else goes through ``get``, ``put`` and ``offer``.
 
-    A path that asks ``met`` first, and where the answer is no ``note``, saves what cannot be found from being looked for.
+    A path that asks ``met`` first, and tells ``keep``, saves what cannot be found from being looked for.
 
     weigh: as how many entries the one with this key counts; without it, each is one.
     """
@@ -74,7 +74,11 @@ class Memo(Generic[K, V]):
 
     def offer(self, key: K, value: V) -> None:
         """Remember ``value`` if its key has been ``met``."""
-        if self.met(key):
+        self.keep(key, value, self.met(key))
+
+    def keep(self, key: K, value: V, is_met: bool) -> None:
+        """As ``offer``, where ``met`` has been asked already."""
+        if is_met:
             self.put(key, value)
         else:
             self.note(key)

@@ -86,15 +86,9 @@ class Plans:
             if block is None:
                 return line, None
         if new_line is not None:
-            if line_is_met:
-                self.lines.put(first, new_line)
-            else:
-                self.lines.note(first)
+            self.lines.keep(first, new_line, line_is_met)
         if new_block is not None and len(rest) <= self._block_bytes:
-            if block_is_met:
-                self.blocks.put(rest, new_block)
-            else:
-                self.blocks.note(rest)
+            self.blocks.keep(rest, new_block, block_is_met)
         return line, block
 
     def _usual_block(self, rest: bytes, most: int) -> BlockPlan | None:

@@ -16,7 +16,7 @@ from cachelb.errors import Reason
 if TYPE_CHECKING:
     from cachelb.relay.engine import Engine
 
-TICK_S = 0.2
+TICK_S = 0.2  # no Final: tests shorten it, also where this is compiled
 
 
 class Ticker:
