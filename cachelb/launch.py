@@ -101,6 +101,8 @@ def _prepare(path: Path, config: Config) -> Supervisor:
         keep = frozenset((NET_ADMIN, NET_RAW)) if host is not None else frozenset()
         if user is not None:
             _become(user, path, config, keep)
+        if config.admin.socket:
+            sockets.bind_unix(config.admin.socket, int(config.admin.socket_mode, 8))
         if host is not None:
             _give_to_workers(config)
         supervisor = Supervisor(path, config, sockets, before)

@@ -6,8 +6,11 @@ share nothing.  The supervisor keeps them open, so a worker that dies loses its 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -125,6 +128,47 @@ def cannot_listen(address: Address, exc: OSError, kind: str = "t") -> CannotList
     else:
         why = exc.strerror or str(exc)
     return CannotListenError(exc.errno, f"cannot listen on {address.host} port {address.port}: {why}")
+
+
+def open_unix(path: str, mode: int) -> socket.socket:
+    """A listening Unix socket of this mode; a file of one that nobody listens on any more is replaced.
+
+    Raises:
+        CannotListenError: It is in use, another file has the name, or the system does not let us.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        _make_room(path)
+        before = os.umask(0o777)  # nobody gets in before the mode is right
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(before)
+        os.chmod(path, mode)
+        sock.listen(BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise cannot_listen_unix(path, exc) from exc
+    return sock
+
+
+def _make_room(path: str) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise OSError(errno.EEXIST, "a file that is no socket has this name")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(path) == 0:
+            raise OSError(errno.EADDRINUSE, "another program listens there")
+    with contextlib.suppress(FileNotFoundError):  # whoever left it was not quite gone
+        os.unlink(path)
+
+
+def cannot_listen_unix(path: str, exc: OSError) -> CannotListenError:
+    """Say in a sentence why the Unix socket ``path`` cannot be listened on."""
+    return CannotListenError(exc.errno, f"cannot listen on {path}: {exc.strerror or exc}")
 
 
 def host_names(name: str = "", hosts_path: Path = HOSTS_PATH, resolv_path: Path = RESOLV_PATH) -> set[str]:

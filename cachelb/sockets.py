@@ -10,12 +10,23 @@ Left out: the way from one director to the next (``takeover``).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cachelb.config_values import parse_listen
-from cachelb.listen import Address, CannotListenError, cannot_listen, open_listener, open_listeners, open_shared
+from cachelb.listen import (
+    Address,
+    CannotListenError,
+    cannot_listen,
+    cannot_listen_unix,
+    open_listener,
+    open_listeners,
+    open_shared,
+    open_unix,
+)
 
 if TYPE_CHECKING:
     from cachelb.config import Config
@@ -45,7 +56,11 @@ class Sockets:
         self._bind_udp = bind_udp
         self._tcp: dict[Place, list[socket.socket]] = {}
         self._udp: dict[Place, socket.socket] = {}
+        self._unix: dict[str, socket.socket] = {}  # by what the path is in the end
         for sock in inherited:
+            if sock.family == socket.AF_UNIX:
+                self._unix[os.path.realpath(sock.getsockname())] = sock
+                continue
             host, port = sock.getsockname()[:2]
             if sock.type == socket.SOCK_DGRAM:
                 self._udp[host, port] = sock
@@ -96,6 +111,23 @@ class Sockets:
             except OSError as exc:
                 raise cannot_listen(address, exc, "u") from exc
 
+    def bind_unix(self, path: str, mode: int) -> None:
+        """Have the Unix socket ``path``, of this mode: as the user that the process is to stay, for its file is that user's.
+
+        Raises:
+            CannotListenError: It is not to be had.
+        """
+        place = os.path.realpath(path)
+        try:
+            if place in self._unix:
+                os.chmod(path, mode)
+                return
+        except FileNotFoundError:  # somebody has removed the file, so nobody can get to the socket any more
+            self._unix.pop(place).close()
+        except OSError as exc:
+            raise cannot_listen_unix(path, exc) from exc
+        self._unix[place] = open_unix(path, mode)
+
     # -- for who needs one
 
     def workers(self, addresses: Sequence[Address], workers: int) -> list[list[socket.socket]]:
@@ -120,6 +152,16 @@ class Sockets:
         found = self._tcp.pop((address.host, address.port), None)
         return found[0] if found else open_listener(address)
 
+    def unix(self, path: str) -> socket.socket | None:
+        """The listening Unix socket; the files of others, which the director before had, are removed."""
+        found = self._unix.pop(os.path.realpath(path), None)
+        for place, sock in self._unix.items():
+            sock.close()
+            with contextlib.suppress(OSError):
+                os.unlink(place)
+        self._unix.clear()
+        return found
+
     def udp(self, host: str, port: int) -> socket.socket:
         """A UDP socket: what was bound or taken over, else a new one.
 
@@ -131,7 +173,8 @@ class Sockets:
 
     def close(self) -> None:
         """Close what nobody has taken."""
-        for sock in (*(sock for sockets in self._tcp.values() for sock in sockets), *self._udp.values()):
+        tcp = (sock for sockets in self._tcp.values() for sock in sockets)
+        for sock in (*tcp, *self._udp.values(), *self._unix.values()):
             sock.close()
-        self._tcp.clear()
-        self._udp.clear()
+        for held in (self._tcp, self._udp, self._unix):
+            held.clear()

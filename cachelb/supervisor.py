@@ -116,12 +116,11 @@ class Supervisor:
     async def run(self) -> int:
         """Until a signal says otherwise; the exit status."""
         self._handle_signals()
-        listen = self.config.listen
         listeners = self.sockets.workers((*worker_places(self.config), *self.config.intercept.listen), worker_count(self.config))
         digest = None
         try:
             if self.before is None:
-                await self.admin.start(listen.admin, self.config.admin, listener=self.sockets.admin)
+                await self._open_admin()
             else:
                 digest = self.before.offer.published()
                 self.onecache.serve(True)  # the one before us does: a peer may fetch
@@ -188,14 +187,17 @@ class Supervisor:
             if not await unless(self.ending, self.before.ready()):
                 return False
             self.before = None
-            began = self.began_with
-            await self.admin.start(began.listen.admin, began.admin, listener=self.sockets.admin, replace=True)
+            await self._open_admin()
         self.sockets.close()
         if self.pid_file is not None:
             self.pid_file.write()
         if self.host is not None:
             await self.host.begin(self)
         return True
+
+    async def _open_admin(self) -> None:
+        began = self.began_with
+        await self.admin.start(began.listen.admin, listener=self.sockets.admin, unix=self.sockets.unix(began.admin.socket))
 
     def _is_well(self, within_s: float) -> bool:
         """Whether a worker at least has answered in that time; while the end is being waited for, nobody is asked."""

@@ -146,6 +146,7 @@ class Upgrades:
         if supervisor.pid_file is not None:
             supervisor.pid_file.leave()
             supervisor.pid_file = None
+        supervisor.admin.leave()
         self.successor = successor
         await successor.go()
         if self._reload:

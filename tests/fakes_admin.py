@@ -16,6 +16,7 @@ import aiohttp
 from cachelb.admin.api import AdminServer
 from cachelb.config import Config
 from cachelb.config_values import Address
+from cachelb.listen import open_unix
 from cachelb.supervisor import Supervisor
 from cachelb.workers import Workers
 
@@ -86,7 +87,7 @@ def with_client(
         supervisor.workers = Workers([[], []], b"")
         address = free_address()
         admin = AdminServer(supervisor)
-        await admin.start([address], supervisor.config.admin)
+        await admin.start([address], unix=open_unix(unix, 0o660) if unix else None)
         connector = aiohttp.UnixConnector(unix) if unix else aiohttp.TCPConnector()
         try:
             async with aiohttp.ClientSession(f"http://{address.host}:{address.port}", connector=connector) as session:

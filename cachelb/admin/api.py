@@ -7,11 +7,9 @@ One table of operations (``openapi.OPERATIONS``) makes the routes; ``guard`` say
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +17,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from cachelb.admin import guard, handlers, openapi, problems
-from cachelb.listen import BACKLOG, CannotListenError, open_listener
+from cachelb.listen import BACKLOG, open_listener
 
 if TYPE_CHECKING:
-    from cachelb.config import AdminConfig
     from cachelb.listen import Address
     from cachelb.supervisor import Supervisor
 
@@ -50,7 +47,7 @@ class AdminServer:
         self.sockets: list[socket.socket] = []
         self.token = ""
         self._token_of = (0.0, "")
-        self._socket = "", 0  # its path and inode
+        self._path = ""  # of the Unix socket, as long as it is ours to remove
         self.handlers = handlers.Handlers(supervisor)
         app = web.Application(middlewares=[self._guarded], client_max_size=BODY_BYTES_MAX)
         for operation in openapi.OPERATIONS:
@@ -66,29 +63,32 @@ class AdminServer:
     async def start(
         self,
         addresses: Sequence[Address],
-        admin: AdminConfig | None = None,
         *,
         listener: Callable[[Address], socket.socket] = open_listener,
-        replace: bool = False,
+        unix: socket.socket | None = None,
     ) -> None:
         """Begin to listen.
 
         Args:
             listener: Has or makes the listening socket of an address.
-            replace: The Unix socket is a director's whose place we take.
+            unix: The listening Unix socket, if there is to be one.
 
         Raises:
-            CannotListenError: An address, or the socket, cannot be listened on.
+            CannotListenError: An address cannot be listened on.
         """
         self._read_token()
         await self.runner.setup()
         for address in addresses:
             self.sockets.append(listener(address))
             await web.SockSite(self.runner, self.sockets[-1], backlog=BACKLOG).start()
-        if admin is not None and admin.socket:
-            sock = open_socket(admin.socket, int(admin.socket_mode, 8), replace=replace)
-            self._socket = admin.socket, os.stat(admin.socket).st_ino
-            await web.SockSite(self.runner, sock).start()
+        if unix is not None:
+            self.sockets.append(unix)
+            self._path = unix.getsockname()
+            await web.SockSite(self.runner, unix, backlog=BACKLOG).start()
+
+    def leave(self) -> None:
+        """The Unix socket is the next director's, who has inherited it."""
+        self._path = ""
 
     async def stop(self) -> None:
         """Close the listeners."""
@@ -96,10 +96,10 @@ class AdminServer:
         for sock in self.sockets:
             sock.close()
         self.sockets.clear()
-        path, inode = self._socket
-        with contextlib.suppress(OSError):
-            if path and os.stat(path).st_ino == inode:  # else it is another director's by now
-                os.unlink(path)
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            self._path = ""
 
     def _read_token(self) -> None:
         """Read the token file, at the start and after each reload."""
@@ -159,44 +159,3 @@ def _peer(request: web.Request) -> str:
     if sock is not None and sock.family == socket.AF_UNIX:
         return ""
     return request.remote or "unknown"
-
-
-def open_socket(path: str, mode: int, *, replace: bool = False) -> socket.socket:
-    """A listening Unix socket of this mode; one that a director before has left is replaced, one in use only to ``replace``.
-
-    Raises:
-        CannotListenError: It cannot be had.
-    """
-
-    def failed(why: str, number: int) -> CannotListenError:
-        return CannotListenError(number, f"cannot listen on {path}: {why}")
-
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        try:
-            left = os.stat(path)
-        except FileNotFoundError:
-            pass
-        else:
-            if not stat.S_ISSOCK(left.st_mode):
-                raise failed("a file that is no socket has this name", errno.EEXIST)
-            with socket.socket(socket.AF_UNIX) as probe:
-                if not replace and probe.connect_ex(path) == 0:
-                    raise failed("another program listens there", errno.EADDRINUSE)
-            os.unlink(path)
-        before = os.umask(0o777)  # nobody gets in before the mode is right
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
-        os.chmod(path, mode)
-        sock.listen(128)
-        sock.setblocking(False)
-    except CannotListenError:
-        sock.close()
-        raise
-    except (OSError, ValueError) as exc:
-        sock.close()
-        raise failed(getattr(exc, "strerror", None) or str(exc), getattr(exc, "errno", None) or errno.EINVAL) from exc
-    return sock
-

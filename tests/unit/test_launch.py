@@ -27,6 +27,7 @@ def run(tmp_path: Path, text: str, **environment: str) -> tuple[int, str]:
     [
         ('[service]\nuser = "no-such-user"', 'ERROR cachelb [service] user = "no-such-user": this system has no such user'),
         ('[service]\npid_file = "{tmp}/none/pid"', "ERROR cachelb [service] pid_file {tmp}/none/pid: No such file or directory"),
+        ('[admin]\nsocket = "{tmp}/none/s"', "ERROR cachelb cannot listen on {tmp}/none/s: No such file or directory"),
         ("[service]\nuser = 7", "should be a text in quotes"),
         ('[service]\nuser = "a b"', "is not the name of an account"),
     ],

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
+from pathlib import Path
 
 import pytest
 
 from cachelb.config_values import Address
 from cachelb.demo.squid import free_port
-from cachelb.listen import CannotListenError, host_names, open_listeners
+from cachelb.listen import CannotListenError, host_names, open_listeners, open_unix
 
 
 def test_workers_share_an_address():
@@ -20,6 +22,39 @@ def test_workers_share_an_address():
     finally:
         for sock in listeners:
             sock.close()
+
+
+def test_a_socket_that_was_left_is_replaced_and_one_in_use_or_another_file_is_not(tmp_path: Path):
+    path = str(tmp_path / "s")
+    with open_unix(path, 0o600):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        with pytest.raises(CannotListenError, match="another program listens"):
+            open_unix(path, 0o600)
+    open_unix(path, 0o600).close()
+    os.unlink(path)
+    Path(path).write_text("mine")
+    with pytest.raises(CannotListenError, match="no socket"):
+        open_unix(path, 0o600)
+    assert Path(path).read_text() == "mine"
+    with pytest.raises(CannotListenError, match="cannot listen on"):
+        open_unix(str(tmp_path / "nowhere" / "s"), 0o600)
+    with pytest.raises(CannotListenError, match="path too long"):
+        open_unix(str(tmp_path / ("s" * 108)), 0o600)
+
+
+def test_a_socket_file_that_goes_meanwhile_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whoever left it may be ending just now."""
+    path = str(tmp_path / "s")
+    open_unix(path, 0o600).close()
+    unlink = os.unlink
+
+    def twice(path: str) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr("cachelb.listen.os.unlink", twice)
+    with open_unix(path, 0o600), socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
 
 
 def test_a_port_in_use_is_said_in_a_sentence():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +151,76 @@ def test_a_nodes_own_place_stops_nobody(places: Places, keep: ExitStack):
         with pytest.raises(OSError, match="in use"):
             subject.udp(*places.own)
         subject.close()
+
+
+# -- the Unix socket
+
+
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def unix_taken_over(path: Path, keep: ExitStack) -> socket.socket:
+    first = Sockets(bind)
+    first.bind_unix(str(path), 0o600)
+    own = first.unix(str(path))
+    assert own is not None
+    keep.enter_context(own)
+    assert first.unix(str(path)) is None
+    return own.dup()
+
+
+def test_a_unix_socket_that_is_taken_over_is_used_again(tmp_path: Path, keep: ExitStack):
+    path, link = tmp_path / "s", tmp_path / "link"
+    inherited = keep.enter_context(unix_taken_over(path, keep))
+    link.symlink_to(tmp_path)
+    subject = Sockets(bind, [inherited])
+    subject.bind_unix(str(link / "s"), 0o660)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert subject.unix(str(link / "s")) is inherited
+    assert listens(path)
+
+
+@pytest.mark.parametrize("wanted", ["other", ""])
+def test_a_unix_socket_that_is_not_wanted_any_more_goes(wanted: str, tmp_path: Path, keep: ExitStack):
+    path, other = tmp_path / "s", str(tmp_path / wanted) if wanted else ""
+    inherited = unix_taken_over(path, keep)
+    subject = Sockets(bind, [inherited])
+    if other:
+        subject.bind_unix(other, 0o600)
+    assert listens(path)  # until the new one is the director
+    own = subject.unix(other)
+    assert not path.exists()
+    assert inherited.fileno() == -1
+    assert (own is not None) == bool(other)
+    if own is not None:
+        keep.enter_context(own)
+        assert listens(Path(other))
+
+
+def test_a_unix_socket_whose_file_has_gone_is_made_anew(tmp_path: Path, keep: ExitStack):
+    path = tmp_path / "s"
+    inherited = unix_taken_over(path, keep)
+    path.unlink()
+    subject = Sockets(bind, [inherited])
+    subject.bind_unix(str(path), 0o600)
+    own = subject.unix(str(path))
+    assert own is not None
+    keep.enter_context(own)
+    assert inherited.fileno() == -1
+    assert listens(path)
+
+
+def test_who_only_closes_removes_no_unix_socket(tmp_path: Path, keep: ExitStack):
+    """A new director that fails leaves the old one its own."""
+    inherited = unix_taken_over(tmp_path / "s", keep)
+    subject = Sockets(bind, [inherited])
+    subject.close()
+    assert inherited.fileno() == -1
+    assert listens(tmp_path / "s")
+
+
+def test_a_unix_socket_that_is_not_to_be_had_is_a_sentence(tmp_path: Path):
+    with pytest.raises(CannotListenError, match=r"cannot listen on .*/nowhere/s: No such file or directory"):
+        Sockets(bind).bind_unix(str(tmp_path / "nowhere" / "s"), 0o600)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cachelb.tools.stats.client import Admin
 from fakes import Peer, get, parse_answer_head
 from live_director import LiveDirector, SlowNode, wait_until
 from steady import SteadyLoad, SteadyNode
@@ -289,6 +290,54 @@ def test_another_address_is_listened_on_and_the_old_one_no_more(director: Make):
     assert subject.ask() == b"127.0.0.61 http://www.test/page"
     with socket.socket() as probe:
         wait_until(lambda: probe.connect_ex(before) != 0)
+
+
+def can_connect(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def test_the_unix_socket_is_there_all_the_time(director: Make, tmp_path: Path):
+    path = tmp_path / "admin.sock"
+    subject = director(f'[admin]\nsocket = "{path}"\n')
+    tried: list[bool] = []
+    stop = threading.Event()
+
+    def connect_always() -> None:
+        while not stop.is_set():
+            tried.append(can_connect(path))
+
+    trying = threading.Thread(target=connect_always)
+    trying.start()
+    try:
+        pids = [upgrade(subject) for _ in range(2)]
+        wait_until(lambda: len(subject.processes()) == 2, "the old ones have ended")
+    finally:
+        stop.set()
+        trying.join()
+    assert all(tried)
+    assert len(tried) > 100
+    assert Admin(str(path), timeout_s=10.0).get("/status")["pid"] == pids[-1]
+    subject.signal(signal.SIGTERM)
+    assert subject.ended() == 0
+    assert not path.exists()
+
+
+def test_the_unix_socket_moves_and_goes(director: Make, tmp_path: Path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    subject = director(f'[admin]\nsocket = "{before}"\n')
+    subject.configure(f'[admin]\nsocket = "{after}"\n')
+    upgrade(subject)
+    wait_until(lambda: not before.exists())
+    assert can_connect(after)
+    subject.configure(f'[admin]\nsocket = "{tmp_path}/none/s"\n')
+    subject.signal(signal.SIGUSR2)
+    assert_goes_on(subject, subject.pid, "ended before it was ready (exit status 1)")
+    assert f"cannot listen on {tmp_path}/none/s: No such file or directory" in subject.log()
+    assert can_connect(after)
+    subject.configure("")
+    upgrade(subject)
+    wait_until(lambda: not after.exists())
 
 
 def test_a_node_that_is_dead_stays_dead(director: Make, node: SlowNode):

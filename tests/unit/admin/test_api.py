@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fakes_admin import Asker, free_address, token_file, with_client, with_supervisor
 
-from cachelb.admin.api import AdminServer, open_socket
+from cachelb.admin.api import AdminServer
 from cachelb.admin.problems import CONTENT_TYPE
 from cachelb.config_values import Address
 from cachelb.listen import CannotListenError
@@ -151,19 +151,3 @@ def test_an_address_that_is_not_to_be_had_is_a_sentence():
             pass
 
     with_supervisor(test)
-
-
-def test_a_socket_that_was_left_is_replaced_and_one_in_use_or_another_file_is_not(tmp_path: Path):
-    path = str(tmp_path / "s")
-    with open_socket(path, 0o600):
-        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        with pytest.raises(CannotListenError, match="another program listens"):
-            open_socket(path, 0o600)
-    open_socket(path, 0o600).close()
-    os.unlink(path)
-    Path(path).write_text("mine")
-    with pytest.raises(CannotListenError, match="no socket"):
-        open_socket(path, 0o600)
-    assert Path(path).read_text() == "mine"
-    with pytest.raises(CannotListenError, match="cannot listen on"):
-        open_socket(str(tmp_path / "nowhere" / "s"), 0o600)
