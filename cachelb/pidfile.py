@@ -8,10 +8,13 @@ director inherits the open file, and the lock with it.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 from cachelb.errors import CachelbError
+
+log = logging.getLogger("cachelb")
 
 
 class PidFileError(CachelbError):
@@ -45,10 +48,13 @@ class PidFile:
             raise PidFileError(f"[service] pid_file {path}: {exc.strerror}") from exc
 
     def write(self) -> None:
-        """Say that this process is the director."""
+        """Say that this process is the director.  After an upgrade there is no other: if it cannot be said, that is no end."""
         data = b"%d\n" % os.getpid()
-        os.pwrite(self.fd, data, 0)
-        os.ftruncate(self.fd, len(data))
+        try:
+            os.pwrite(self.fd, data, 0)
+            os.ftruncate(self.fd, len(data))
+        except OSError as exc:
+            log.error("[service] pid_file %s: %s; nobody can tell by it who the director is", self.path, exc.strerror)
 
     def leave(self) -> None:
         """It is the next director's, who has it open."""

@@ -81,7 +81,7 @@ class Supervisor:
         self.farm = Farm()
         self.farm.configure(config)
         self.health = Health(health_policy(config), self.farm.watched(), time.monotonic())
-        self.names = NodeNames(config.resolver, self._addresses_changed, self._address_problem)
+        self.names = NodeNames(config.resolver, self._addresses_changed, partial(log.warning, "node %s: %s"))
         self.prober = Prober(self.health, self.farm.probe_targets, self.log_changes, config.health.timeout_s)
         self.sockets = Sockets(bind) if sockets is None else sockets
         self.before = before
@@ -307,9 +307,6 @@ class Supervisor:
         self.publish()
         if self.host is not None:
             self.host.look_soon()
-
-    def _address_problem(self, name: str, text: str) -> None:
-        log.warning("node %s: %s", name, text)
 
     def reload(self) -> str | None:
         """Read the configuration again; keep the old one if the new one cannot be used.

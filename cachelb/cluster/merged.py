@@ -140,6 +140,7 @@ class MergedDigest:
         """Keep the digest up to date until cancelled."""
         if self._published is None:
             self.publish_empty()
+        self._builder.prepare()
         while True:
             await self._until_due()
             await self._renew()

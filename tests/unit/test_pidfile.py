@@ -31,6 +31,17 @@ def test_it_is_ours_until_it_is_closed(tmp_path: Path):
     assert not path.exists()
 
 
+def test_a_full_file_system_ends_no_director(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    subject = PidFile(tmp_path / "pid")
+    monkeypatch.setattr(os, "pwrite", fail)
+    subject.write()
+    assert f"[service] pid_file {tmp_path}/pid: No space left on device" in caplog.text
+    subject.close()
+
+
 def test_one_that_was_left_behind_means_nothing(tmp_path: Path):
     path = tmp_path / "pid"
     path.write_text("1\n")

@@ -296,6 +296,40 @@ def test_a_build_ends_with_the_process(builder: Builder, fd: int, run: Run):
     os.close(pidfd)
 
 
+PROMPTED = """
+import os
+from cachelb.cluster.builder import Builder
+from cachelb.priority import prompt
+nice = os.getpriority(os.PRIO_PROCESS, 0)
+prompt()
+builder = Builder()
+builder.prepare()
+print(os.getpriority(os.PRIO_PROCESS, builder._process.pid) - nice)
+builder.close()
+"""
+
+
+def test_the_process_is_nicer_than_a_worker_also_where_the_director_is_less_nice():
+    done = subprocess.run([sys.executable, "-c", PROMPTED], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == module.NICE
+
+
+def test_the_process_that_was_prepared_builds(builder: Builder, fd: int, run: Run):
+    before = children()
+    builder.prepare()
+    builder.prepare()
+    (pid,) = children() - before
+    assert run(built(builder, filled(some_keys(9)), fd)).keys == 9
+    assert children() - before == {pid}
+
+
+def test_if_none_can_be_prepared_the_build_says_so(builder: Builder, fd: int, run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", "/there/is/none")
+    builder.prepare()
+    with pytest.raises(BuildError, match="No such file"):
+        run(built(builder, filled(some_keys(9)), fd))
+
+
 def test_the_process_is_nice_and_a_ctrl_c_is_not_for_it(builder: Builder, fd: int, run: Run):
     run(built(builder, Holdings(), fd))
     assert builder._process is not None
