@@ -148,7 +148,7 @@ def open_unix(path: str, mode: int) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as exc:
         sock.close()
-        raise cannot_listen_unix(path, exc) from exc
+        raise CannotListenError(exc.errno, f"cannot listen on {path}: {exc.strerror or exc}") from exc
     return sock
 
 
@@ -164,11 +164,6 @@ def _make_room(path: str) -> None:
             raise OSError(errno.EADDRINUSE, "another program listens there")
     with contextlib.suppress(FileNotFoundError):  # whoever left it was not quite gone
         os.unlink(path)
-
-
-def cannot_listen_unix(path: str, exc: OSError) -> CannotListenError:
-    """Say in a sentence why the Unix socket ``path`` cannot be listened on."""
-    return CannotListenError(exc.errno, f"cannot listen on {path}: {exc.strerror or exc}")
 
 
 def host_names(name: str = "", hosts_path: Path = HOSTS_PATH, resolv_path: Path = RESOLV_PATH) -> set[str]:

@@ -7,6 +7,7 @@ director inherits the open file, and the lock with it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -54,6 +55,8 @@ class PidFile:
             os.pwrite(self.fd, data, 0)
             os.ftruncate(self.fd, len(data))
         except OSError as exc:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.fd, 0)  # rather nobody's number than that of a process that ends
             log.error("[service] pid_file %s: %s; nobody can tell by it who the director is", self.path, exc.strerror)
 
     def leave(self) -> None:
@@ -66,7 +69,8 @@ class PidFile:
             try:
                 self.path.unlink()
             except OSError:  # after a change of user, of a directory that is not that user's: so it stays, but says nothing
-                os.ftruncate(self.fd, 0)
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.fd, 0)
         os.close(self.fd)
 
 

@@ -11,6 +11,7 @@ Left out: the way from one director to the next (``takeover``).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,6 @@ from cachelb.listen import (
     Address,
     CannotListenError,
     cannot_listen,
-    cannot_listen_unix,
     open_listener,
     open_listeners,
     open_shared,
@@ -30,6 +30,8 @@ from cachelb.listen import (
 
 if TYPE_CHECKING:
     from cachelb.config import Config
+
+log = logging.getLogger("cachelb")
 
 Place = tuple[str, int]  # IP address, port
 BindUdp = Callable[[str, int], socket.socket]
@@ -118,14 +120,10 @@ class Sockets:
             CannotListenError: It is not to be had.
         """
         place = os.path.realpath(path)
-        try:
-            if place in self._unix:
-                os.chmod(path, mode)
-                return
-        except FileNotFoundError:  # somebody has removed the file, so nobody can get to the socket any more
-            self._unix.pop(place).close()
-        except OSError as exc:
-            raise cannot_listen_unix(path, exc) from exc
+        if place in self._unix:
+            if os.path.exists(place):
+                return  # it has its mode from the director before, until that is no longer the director
+            self._unix.pop(place).close()  # somebody has removed the file, so nobody can get to the socket any more
         self._unix[place] = open_unix(path, mode)
 
     # -- for who needs one
@@ -152,9 +150,14 @@ class Sockets:
         found = self._tcp.pop((address.host, address.port), None)
         return found[0] if found else open_listener(address)
 
-    def unix(self, path: str) -> socket.socket | None:
-        """The listening Unix socket; the files of others, which the director before had, are removed."""
+    def unix(self, path: str, mode: int) -> socket.socket | None:
+        """The director's listening Unix socket, of this mode; the files of others, which the one before had, are removed."""
         found = self._unix.pop(os.path.realpath(path), None)
+        if found is not None:
+            try:
+                os.chmod(path, mode)
+            except OSError as exc:
+                log.error("%s: its mode cannot be %04o: %s", path, mode, exc.strerror)
         for place, sock in self._unix.items():
             sock.close()
             with contextlib.suppress(OSError):

@@ -197,7 +197,8 @@ class Supervisor:
 
     async def _open_admin(self) -> None:
         began = self.began_with
-        await self.admin.start(began.listen.admin, listener=self.sockets.admin, unix=self.sockets.unix(began.admin.socket))
+        unix = self.sockets.unix(began.admin.socket, int(began.admin.socket_mode, 8))
+        await self.admin.start(began.listen.admin, listener=self.sockets.admin, unix=unix)
 
     def _is_well(self, within_s: float) -> bool:
         """Whether a worker at least has answered in that time; while the end is being waited for, nobody is asked."""

@@ -47,7 +47,7 @@ class AdminServer:
         self.sockets: list[socket.socket] = []
         self.token = ""
         self._token_of = (0.0, "")
-        self._path = ""  # of the Unix socket, as long as it is ours to remove
+        self._socket = "", 0  # path and inode of the Unix socket, as long as it is ours to remove
         self.handlers = handlers.Handlers(supervisor)
         app = web.Application(middlewares=[self._guarded], client_max_size=BODY_BYTES_MAX)
         for operation in openapi.OPERATIONS:
@@ -83,12 +83,14 @@ class AdminServer:
             await web.SockSite(self.runner, self.sockets[-1], backlog=BACKLOG).start()
         if unix is not None:
             self.sockets.append(unix)
-            self._path = unix.getsockname()
+            path = unix.getsockname()
+            with contextlib.suppress(OSError):  # somebody has removed it already
+                self._socket = path, os.stat(path).st_ino
             await web.SockSite(self.runner, unix, backlog=BACKLOG).start()
 
     def leave(self) -> None:
         """The Unix socket is the next director's, who has inherited it."""
-        self._path = ""
+        self._socket = "", 0
 
     async def stop(self) -> None:
         """Close the listeners."""
@@ -96,10 +98,11 @@ class AdminServer:
         for sock in self.sockets:
             sock.close()
         self.sockets.clear()
-        if self._path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-            self._path = ""
+        path, inode = self._socket
+        with contextlib.suppress(OSError):
+            if path and os.stat(path).st_ino == inode:  # else somebody has put another one there
+                os.unlink(path)
+        self.leave()
 
     def _read_token(self) -> None:
         """Read the token file, at the start and after each reload."""

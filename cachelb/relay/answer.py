@@ -23,7 +23,7 @@ from cachelb.relay.bodies import CLOSE, Bodies
 from cachelb.relay.pump import Pump
 from cachelb.relay.refusals import REFUSAL_BYTES, Refusal
 from cachelb.relay.sightings import ONLY_IF_CACHED
-from cachelb.relay.upstream import BAD_RESPONSES, ORIGIN_ERRORS, Link
+from cachelb.relay.upstream import BAD_RESPONSES, ORIGIN_ERRORS, READ_BYTES, Link
 
 if TYPE_CHECKING:
     from cachelb.relay.client import Client
@@ -88,7 +88,8 @@ class Answer(Bodies):
             length = have  # all of it is here: as good as a known length
         if 0 <= length <= have and self.upload is None:
             # The usual case: the whole answer is here.
-            self.reusable = head.keep_alive and have == length
+            # After a read that took all it could there may be more, which must not answer another request.
+            self.reusable = head.keep_alive and have == length and (len(data) < READ_BYTES or link.is_quiet())
             short = length <= JOIN_BYTES
             self._whole_answer(head, data[size : size + length] if short else memoryview(data)[size : size + length])
         else:
@@ -145,7 +146,7 @@ class Answer(Bodies):
         self.link = None
         if 0 <= length <= len(body):
             self.refusal = head, body[:length]
-        if head.keep_alive and len(body) == length and link.unsent is None:
+        if head.keep_alive and len(body) == length and link.unsent is None and link.is_quiet():
             target.keep(link, self.engine.now)
         else:
             link.exchange = None

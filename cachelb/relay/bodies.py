@@ -157,8 +157,12 @@ class Bodies(Attempts):
         self.phase = BODY
         self.client.deadline = self.engine.now + self.engine.timeouts.idle_body_s
         self.client.drained = self.finish
-        if self.link is not None:
-            self.link.pause()
+        link = self.link
+        if link is not None:
+            # The request may not be out yet: if that fails now, it has been answered, and must not be repeated.
+            self.reusable = self.reusable and link.unsent is None
+            link.answering = True
+            link.pause()
 
     def client_gone(self) -> None:
         """The client connection broke."""

@@ -89,7 +89,7 @@ class End:
             OSError: The peer has gone.
         """
         if self.unsent is not None:
-            # Only interim answers and pumps of a few bytes come here: everything else waits for ``drained``.
+            # Only what follows an interim answer, and pumps of a few bytes, come here: everything else waits for ``drained``.
             self.unsent = memoryview(bytes(self.unsent) + bytes(data))
             return False
         try:
@@ -103,6 +103,8 @@ class End:
 
     def send_parts(self, parts: Sequence[Buffer]) -> bool:
         """Send several pieces with one system call; as ``send`` otherwise."""
+        if self.unsent is not None:
+            return self.send(b"".join(parts))
         try:
             sent = self.sock.sendmsg(parts)
         except BlockingIOError:

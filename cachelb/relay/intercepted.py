@@ -130,6 +130,7 @@ class Intercepted(Client):
         self.begun = False
         exchange.line, exchange.block = UNKNOWN_LINE, block
         exchange.begin()
+        exchange.keep = CLOSE  # if that is not known in time, for the request is read again when it is
         exchange.phase = RESOLVING
         exchange.serial += 1
         self.deadline = self.engine.now + interception.wait_s

@@ -302,6 +302,8 @@ class Planner(Generic[T]):
             alone = self._ruled_owner(rules[0], method, target, host, path)
             if alone is None:
                 return None
+        elif method != b"GET" and self.rules.has_keys:
+            return None  # as in _ruled_owner
         else:
             ring = self._ring
             index = self.table.owner(target) if ring is None else ring.owner(target)
@@ -336,8 +338,8 @@ class Planner(Generic[T]):
         return tuple(self.targets[i] for i in live_owners(self.table, key, self.admits, OWNERS))
 
     def line_owners(self, line: LinePlan[T]) -> tuple[T, ...]:
-        """Whom to ask for a line whose rule, if it has one, only hashes."""
-        if line.rule is None:
+        """Whom to ask for a line whose rule, if it has one, only hashes; a reload may have removed the rule's pool."""
+        if line.rule is None or line.rule.action.pool not in self.pools:
             return self.owners(line.key)
         action = line.rule.action
         return self.pools[action.pool].owners(self.hashed(line, line.rule), OWNERS, action.algorithm)

@@ -139,9 +139,11 @@ class Steering:
         return targets
 
     def targets(self, exchange: Ways, rule: Rule) -> tuple[Target, ...]:
-        """Whom to ask, in order; empty where no node of the pool is in service."""
+        """Whom to ask, in order; empty where no node of the pool is in service, or a reload has removed the pool."""
         action = rule.action
-        pool = self.engine.fleet.pools[action.pool]
+        pool = self.engine.fleet.pools.get(action.pool)
+        if pool is None:
+            return ()
         return self.choose(pool, action.scheduler, action.algorithm, self._key(exchange, rule))
 
     def _key(self, exchange: Ways, rule: Rule) -> bytes:

@@ -74,12 +74,13 @@ class Ways(Answer):
         """Whether a request for the farm may do without it; who wants only what is cached does not want the origin's."""
         if self.rule is not None and not self.rule.action.only_hashes:
             return False  # a node was wanted, not an answer from anywhere
-        return self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct and self.why != ONLY_IF_CACHED
+        return self.engine.planner.bypass_mode == "direct" and self.line.can_go_direct and not self.block.fields.only_if_cached
 
     def targets_failed(self) -> None:
         """No node could be asked, though they are not known to be dead yet: that must not cost the request."""
         if self.why == ONLY_IF_CACHED and self.refusal is not None:
-            self.pass_on(*self.refusal)
+            refusal, self.refusal = self.refusal, None
+            self.pass_on(*refusal)
             return
         is_node = self.target is not None and self.target.is_node
         if is_node and self.last_reason in _UNREACHABLE and self._may_go_around():

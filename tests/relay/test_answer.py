@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import socket
+import struct
+import termios
 import threading
 
 import pytest
 from fakes import answer_head, chunk, dechunk, get, ok
 
 from cachelb.relay import attempts, upstream
+from cachelb.relay.upstream import READ_BYTES
 
 RANDOM = os.urandom(1 << 20)
 SIZES = sorted({0, 1, 100, *(n + d for n in (16384, 32768, 65536, 1 << 20) for d in (-1, 0, 1)), 20 << 20})
@@ -217,6 +221,18 @@ def test_interim_answers_are_passed_on(farm):
     assert asked_again(farm, client, link)
 
 
+@rows("size", [5000, 200_000])
+def test_an_answer_waits_for_what_is_left_of_an_interim_one(farm, size: int):
+    farm.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    client, link = started(farm, receive_bytes=4096)
+    link.send(answer_head("Link: </" + "a" * 30_000 + ">", status="103 Early Hints") + ok(body_of(size)))
+    early = client.read_answer()
+    assert (early.status, len(early.fields[b"link"])) == (103, 30_003)
+    answer = client.read_answer()
+    assert (answer.status, answer.body) == (200, body_of(size))
+    assert asked_again(farm, client, link)
+
+
 def test_old_clients_are_spared_interim_answers(farm):
     client, link = started(farm, version="1.0")
     link.send(answer_head(status="103 Early Hints") + ok(b"final"))
@@ -373,8 +389,28 @@ def test_more_than_a_chunked_body_is_never_passed_on(farm):
     assert not asked_again(farm, client, link)
 
 
-@pytest.mark.sources
-def test_an_answer_that_overtakes_the_requests_head_ends_its_connection(farm, monkeypatch):
+def test_what_is_left_in_the_kernel_by_a_read_of_full_size_answers_no_other_request(farm):
+    client = farm.connect()
+    client.send(get(farm.url(0)) + get(farm.url(0)))
+    link = farm.nodes[0].accept()
+    link.read_head()
+    body = body_of(READ_BYTES - len(ok(b"x" * 70_000)) + 70_000)
+    whole = ok(body)
+    assert len(whole) == READ_BYTES
+    with farm.held():
+        link.send(whole + ok(b"evil"))
+        farm.wait_until(lambda: struct.unpack("i", fcntl.ioctl(link.sock, termios.TIOCOUTQ, bytes(4)))[0] == 0, "all has arrived")
+    assert client.read_answer().body == body
+    second = farm.nodes[0].accept()
+    second.read_head()
+    second.send(ok(b"good"))
+    assert client.read_answer().body == b"good"
+
+
+@pytest.fixture
+def narrow(farm, monkeypatch: pytest.MonkeyPatch):
+    """The farm, whose first node takes little of a request at once."""
+
     def open_narrow(*of):
         link = upstream.open_link(*of)
         link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -382,6 +418,38 @@ def test_an_answer_that_overtakes_the_requests_head_ends_its_connection(farm, mo
 
     monkeypatch.setattr(attempts, "open_link", open_narrow)
     farm.nodes[0].listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return farm
+
+
+@pytest.mark.sources
+def test_a_request_that_is_answered_already_is_not_repeated(narrow):
+    """The node hangs up on the rest of it, while the client still takes the answer."""
+    narrow.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    client = narrow.connect(receive_bytes=4096)
+    client.send(get(narrow.url(0, 1), "X: " + "y" * 60_000))
+    link = narrow.nodes[0].accept()
+    link.read_some()
+    body = body_of(60_000)
+    link.send(ok(body))
+    head = client.read_head()
+    link.reset()
+    narrow.wait_until(lambda: all(exchange.link is None or exchange.link.unsent is None for exchange in exchanges(narrow)))
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert client.read_exactly(len(body)) == body
+    assert narrow.nodes[1].is_left_alone()
+    assert narrow.node_counters(0)["requests"] == 1
+    client.send(get(narrow.url(1)))
+    narrow.nodes[1].serve(ok(b"next"))
+    assert client.read_answer().body == b"next"
+
+
+def exchanges(farm):
+    return [client.exchange for client in list(farm.engine.clients)]
+
+
+@pytest.mark.sources
+def test_an_answer_that_overtakes_the_requests_head_ends_its_connection(narrow):
+    farm = narrow
     client = farm.connect()
     client.send(get(farm.url(0), "X: " + "y" * 60_000))
     link = farm.nodes[0].accept()

@@ -152,6 +152,25 @@ def test_who_goes_while_dns_is_asked_is_forgotten(make_taken, nameserver):
 
 
 @pytest.mark.sources
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_who_is_not_told_by_dns_in_time_is_answered_once(make_taken, nameserver, monkeypatch: pytest.MonkeyPatch, version: str):
+    taken = make_taken(resolver={"nameservers": [nameserver.address]})
+    client = taken.connect()
+    client.send(request("/known", taken.origin.address))  # after which the connection is kept
+    link = taken.nodes[taken.owners(f"http://{taken.origin.address}/known")[0]].accept()
+    link.read_head()
+    link.send(ok(b"known"))
+    assert client.read_answer().body == b"known"
+    monkeypatch.setattr(taken.engine.interception, "find_out", lambda *_: None)
+    monkeypatch.setattr(taken.engine.interception, "wait_s", 0.1)
+    client.send(request("/a", f"slow.test:{taken.origin.port}", version=version))
+    answer = client.read_answer()
+    assert (answer.status, answer.fields[b"connection"]) == (504, b"close")
+    assert client.read_to_end() == b""
+    assert taken.ended()["dns_timeout"] == 1
+
+
+@pytest.mark.sources
 def test_http_1_0_without_a_host_means_the_address_and_1_1_has_to_have_one(taken):
     for node in taken.nodes:
         node.serve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from fakes import get, ok
 
 POOL = [{"name": "two", "nodes": ["n1", "n2"]}]
@@ -55,3 +56,23 @@ def test_only_if_cached_asks_the_pool(make_farm):
         node.serve()
     url = farm.url(0)
     assert farm.ask(url, "Cache-Control: only-if-cached").body.split()[0].decode() == farm.nodes[farm.owners(url)[1]].host
+
+
+def test_what_only_a_cache_may_answer_does_not_go_around_a_dead_pool(make_farm):
+    farm = make_farm(rule=[{"client": ["127.0.0.0/8"], "pool": "two"}], pool=POOL)
+    farm.declare(1, "dead")
+    farm.declare(2, "dead")
+    assert farm.ask(farm.origin_url(), "Cache-Control: only-if-cached").status == 503
+    assert farm.origin.is_left_alone()
+
+
+@pytest.mark.parametrize(("scheduler", "status"), [("url", 200), ("rr", 502)])
+def test_a_node_that_dies_when_its_pool_has_gone(make_farm, scheduler: str, status: int):
+    farm = make_farm(rule=[{"pool": "one", "scheduler": scheduler}], pool=[{"name": "one", "nodes": ["n1"]}])
+    client = farm.connect()
+    client.send(get(farm.url(1, 0)))
+    farm.nodes[1].accept().read_head()
+    farm.nodes[0].serve()
+    farm.apply(rule=[], pool=[])
+    farm.declare(1, "dead")
+    assert client.read_answer().status == status

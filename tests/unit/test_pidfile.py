@@ -35,9 +35,12 @@ def test_a_full_file_system_ends_no_director(tmp_path: Path, monkeypatch: pytest
     def fail(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    subject = PidFile(tmp_path / "pid")
+    path = tmp_path / "pid"
+    path.write_text("4242\n")  # of the director before
+    subject = PidFile(path)
     monkeypatch.setattr(os, "pwrite", fail)
     subject.write()
+    assert running(path) is None
     assert f"[service] pid_file {tmp_path}/pid: No space left on device" in caplog.text
     subject.close()
 

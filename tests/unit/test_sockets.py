@@ -164,10 +164,10 @@ def listens(path: Path) -> bool:
 def unix_taken_over(path: Path, keep: ExitStack) -> socket.socket:
     first = Sockets(bind)
     first.bind_unix(str(path), 0o600)
-    own = first.unix(str(path))
+    own = first.unix(str(path), 0o600)
     assert own is not None
     keep.enter_context(own)
-    assert first.unix(str(path)) is None
+    assert first.unix(str(path), 0o600) is None
     return own.dup()
 
 
@@ -177,8 +177,9 @@ def test_a_unix_socket_that_is_taken_over_is_used_again(tmp_path: Path, keep: Ex
     link.symlink_to(tmp_path)
     subject = Sockets(bind, [inherited])
     subject.bind_unix(str(link / "s"), 0o660)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600  # until the new one is the director
+    assert subject.unix(str(link / "s"), 0o660) is inherited
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
-    assert subject.unix(str(link / "s")) is inherited
     assert listens(path)
 
 
@@ -190,7 +191,7 @@ def test_a_unix_socket_that_is_not_wanted_any_more_goes(wanted: str, tmp_path: P
     if other:
         subject.bind_unix(other, 0o600)
     assert listens(path)  # until the new one is the director
-    own = subject.unix(other)
+    own = subject.unix(other, 0o600)
     assert not path.exists()
     assert inherited.fileno() == -1
     assert (own is not None) == bool(other)
@@ -205,7 +206,7 @@ def test_a_unix_socket_whose_file_has_gone_is_made_anew(tmp_path: Path, keep: Ex
     path.unlink()
     subject = Sockets(bind, [inherited])
     subject.bind_unix(str(path), 0o600)
-    own = subject.unix(str(path))
+    own = subject.unix(str(path), 0o600)
     assert own is not None
     keep.enter_context(own)
     assert inherited.fileno() == -1

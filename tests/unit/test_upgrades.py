@@ -201,13 +201,13 @@ def test_a_configuration_that_cannot_be_used_is_refused_and_a_better_one_is_take
 @pytest.mark.alone
 def test_one_that_is_not_ready_in_time_is_ended(director: Make):
     subject = director("[service]\nupgrade_s = 2\n")
-    count = len(subject.processes())
+    count = len(subject.crew())
     subject.hang.touch()
     subject.signal(signal.SIGUSR2)
-    wait_until(lambda: len(subject.processes()) > count + 1, "its worker was started")
+    wait_until(lambda: len(subject.crew()) > count + 1, "its worker was started")
     assert_goes_on(subject, subject.pid, "was not ready within [service] upgrade_s = 2 s")
     subject.hang.unlink()
-    wait_until(lambda: len(subject.processes()) == count, "the new one and its worker have ended", 60.0)
+    wait_until(lambda: len(subject.crew()) == count, "the new one and its worker have ended", 60.0)
     assert subject.ask() == b"127.0.0.61 http://www.test/page"
 
 
@@ -228,9 +228,9 @@ def test_one_at_a_time(director: Make):
 def test_whoever_stops_the_old_one_meanwhile_stops_both(director: Make):
     subject = director()
     subject.hang.touch()
-    count = len(subject.processes())
+    count = len(subject.crew())
     subject.signal(signal.SIGUSR2)
-    wait_until(lambda: len(subject.processes()) > count + 1)
+    wait_until(lambda: len(subject.crew()) > count + 1)
     subject.hang.unlink()
     subject.signal(signal.SIGTERM)
     assert subject.ended() == 0  # and no process is left
@@ -241,7 +241,7 @@ def test_a_new_one_whose_predecessor_dies_is_the_only_one_left(director: Make):
     old = subject.pid
     subject.hang.touch()
     subject.signal(signal.SIGUSR2)
-    wait_until(lambda: len(subject.processes()) == 4)
+    wait_until(lambda: len(subject.crew()) == 4)
     os.kill(old, signal.SIGKILL)
     subject.hang.unlink()
     wait_until(lambda: pid_of(subject) not in (0, old), "the new one is the director", 30.0)
@@ -254,7 +254,7 @@ def test_a_reload_that_is_asked_for_meanwhile_is_not_lost(director: Make, node: 
     old = subject.pid
     subject.hang.touch()
     subject.signal(signal.SIGUSR2)
-    wait_until(lambda: len(subject.processes()) == 4, "the new one has read the configuration")
+    wait_until(lambda: len(subject.crew()) == 4, "the new one has read the configuration")
     subject.configure("[timeouts]\ndrain_s = 7\n")
     subject.signal(signal.SIGHUP)
     subject.wait_for("reloaded: changed [timeouts]")
@@ -311,7 +311,7 @@ def test_the_unix_socket_is_there_all_the_time(director: Make, tmp_path: Path):
     trying.start()
     try:
         pids = [upgrade(subject) for _ in range(2)]
-        wait_until(lambda: len(subject.processes()) == 2, "the old ones have ended")
+        wait_until(lambda: len(subject.crew()) == 2, "the old ones have ended")
     finally:
         stop.set()
         trying.join()

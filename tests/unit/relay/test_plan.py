@@ -253,3 +253,11 @@ def test_a_line_with_another_key_keeps_what_was_asked_for():
     assert (line.host, line.url.key) == (b"m1.test", line.asked)
     own = each.plan_usual_line(b"GET http://m.test/x HTTP/1.1")
     assert (own.key, own.asked, own.rule) == (b"http://m.test/x", b"http://m.test/x", each.rules.rules[0])
+
+
+def test_the_key_of_a_head_is_that_of_a_get():
+    each = ruled({"host": "a.test", "method": ["GET"], "key_strip_query": ["utm_*"]})
+    asked = b"http://a.test/x?utm_a=1&b=2"
+    assert each.plan_usual_line(b"HEAD " + asked + b" HTTP/1.1") is None
+    head, got = (each.plan_line(scan_request(get(asked.decode(), method=method), LIMITS), None) for method in ("HEAD", "GET"))
+    assert head.key == got.key == b"http://a.test/x?b=2"
