@@ -288,4 +288,5 @@ class Exchange(Ways):
             engine.access_log.note(self, reason)
         self.download = None
         self.upload = None
+        self.refusal = None
         self.phase = IDLE

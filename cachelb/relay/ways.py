@@ -56,7 +56,6 @@ class Ways(Answer):
         targets = self.line.targets
         if self.why == ONLY_IF_CACHED:
             targets = self.engine.planner.holders(self.line)
-            self.refusal = None
         if not targets:
             self.farm_dead()
             return
@@ -79,8 +78,7 @@ class Ways(Answer):
     def targets_failed(self) -> None:
         """No node could be asked, though they are not known to be dead yet: that must not cost the request."""
         if self.why == ONLY_IF_CACHED and self.refusal is not None:
-            refusal, self.refusal = self.refusal, None
-            self.pass_on(*refusal)
+            self.pass_on(*self.refusal)
             return
         is_node = self.target is not None and self.target.is_node
         if is_node and self.last_reason in _UNREACHABLE and self._may_go_around():

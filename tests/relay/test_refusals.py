@@ -41,6 +41,16 @@ def test_a_node_that_does_not_have_it_is_passed_over(farm, method):
     assert farm.ended() == {"done": 1}
 
 
+def test_a_504_that_was_passed_over_is_not_kept(farm):
+    farm.nodes[1].serve(refusal())
+    farm.nodes[2].serve(ok(b"here", HIT))
+    client = farm.connect()
+    client.send(get(farm.url(1, 2, 0), ONLY))
+    assert client.read_answer().body == b"here"
+    (own,) = farm.engine.clients
+    farm.wait_until(lambda: own.exchange.refusal is None)
+
+
 def test_the_last_504_is_passed_to_the_client(farm):
     refuse_all(farm)
     client = farm.connect()
