@@ -40,6 +40,7 @@ from cachelb.errors import ConfigError, Problem
 __all__ = ["Address", "Config", "NodeConfig", "load", "parse"]
 
 CONFIG_BYTES = 16 << 20  # 1,000 nodes take 100 KB; more is a wrong file
+SETTINGS_BYTES = 8_000_000  # half of what one message to a worker may have (``control``): 22,000 rules with a host each
 
 
 class ListenConfig(Section):
@@ -262,7 +263,7 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: The file cannot be read, or what it says cannot be used.
     """
-    return _named(parse(_read(path), str(path)))
+    return _within_limits(_named(parse(_read(path), str(path))), path)
 
 
 def load_with_warnings(path: Path) -> tuple[Config, list[str]]:
@@ -272,7 +273,7 @@ def load_with_warnings(path: Path) -> tuple[Config, list[str]]:
         ConfigError: As ``load``.
     """
     text = _read(path)
-    config = _named(parse(text, str(path)))
+    config = _within_limits(_named(parse(text, str(path))), path)
     doubts = config_text.place_all(config_links.doubts(config), str(path), config_text.lines_of(text))
     return config, [*config_text.warnings(config), *map(str, doubts)]
 
@@ -291,6 +292,14 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
         raise ConfigError([Problem(f"{name}:{line}", f"is not UTF-8: byte 0x{data[exc.start]:02x}")]) from exc
+
+
+def _within_limits(config: Config, path: Path) -> Config:
+    size = len(config.model_dump_json())
+    if size > SETTINGS_BYTES:
+        text = f"makes {size / 1e6:.1f} MB with all defaults, as workers are told it; {SETTINGS_BYTES / 1e6:.0f} MB is the most"
+        raise ConfigError([Problem(str(path), text, "can rules be joined? host, path and client take lists")])
+    return config
 
 
 def _named(config: Config) -> Config:

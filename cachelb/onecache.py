@@ -234,8 +234,10 @@ class OneCache:
             self._do(self._purge(worker, control.unpack_purge(payload)))
 
     async def _purge(self, worker: Worker, purge: control.Purge) -> None:
+        asked = worker.writer
         purged = await self.purger.purge(purge.url, purge.fields)
-        worker.send(control.PURGED, control.pack_purged(purged._replace(number=purge.number)))
+        if worker.writer is asked:  # else the process that asked has died, and the next one counts from the start
+            worker.send(control.PURGED, control.pack_purged(purged._replace(number=purge.number)))
 
     def _may_ask(self, source: str) -> bool:
         networks = self.config.icp.allow

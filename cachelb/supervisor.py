@@ -145,7 +145,7 @@ class Supervisor:
         watchdog = partial(watch, self.notifier, workers.ping, self._is_well)
         loads = partial(tell_loads, workers, lambda: self.config, self.farm.slots.values)
         jobs: list[Callable[[], Awaitable[None]]] = [self.prober.run, Passive(self, workers).watch, self.desk.run, loads]
-        jobs += [self.affinity.sweep, self.template_keeper.run, self.peers.watch, watchdog]
+        jobs += [self.affinity.sweep, self.template_keeper.run, self.peers.watch, watchdog, workers.watch]
         jobs += [] if self.host is None else [partial(self.host.tend, self)]
         health = [asyncio.create_task(self._forever(job)) for job in jobs]
         onecache = [asyncio.create_task(self._forever(job)) for job in self.onecache.jobs()]

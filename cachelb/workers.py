@@ -27,7 +27,10 @@ YOUNG_S = 5.0
 # A worker that has closed its control socket is about to end.  One that does not end is killed: longer than the time that
 # it gives its exchanges when it believes that the supervisor has gone (worker.ORPHAN_DRAIN_S).
 GOODBYE_S = 10.0
-UNREAD_BYTES = control.MESSAGE_BYTES  # told, but not read yet; one that leaves more than this does nothing any more
+UNREAD_BYTES = 4 * control.MESSAGE_BYTES  # told, but not read yet; one that leaves more than this does nothing any more
+# A worker that hangs keeps its listeners, and the connections that come to them.
+PING_S = 5.0
+SILENT_MAX = 6  # PINGs without an answer
 
 _WORKERS_OWN = frozenset((control.APPLIED, control.DRAINED, control.PONG, control.SESSIONS))
 
@@ -51,6 +54,7 @@ class Worker:
         self.drained: int | None = None
         self.ended = ""  # how its last process ended
         self.heard_at = 0.0  # when it answered a PING last; the event loop's clock
+        self.silent = 0  # PINGs since then
 
     @property
     def pid(self) -> int:
@@ -84,6 +88,17 @@ class Worker:
         except OSError as exc:
             log.error("worker %d has to do without the farm's new digest: %s", self.number, exc)
 
+    def ping(self) -> None:
+        """Have it say that it is there; kill it if it has not for so long that it never will."""
+        if self.epoch < 0 or not self.pid:
+            self.silent = 0
+        elif self.silent < SILENT_MAX:
+            self.silent += 1
+            self.send(control.PING)
+        else:
+            log.error("worker %d has not answered for %g s: killing it", self.number, SILENT_MAX * PING_S)
+            self.kill()
+
     def kill(self) -> None:
         """End the process at once, if there is one."""
         if self.pid and self.process is not None:
@@ -106,6 +121,8 @@ class Worker:
                 await self._run()
             except OSError as exc:
                 log.error("cannot start worker %d: %s", self.number, exc)
+            except Exception as exc:
+                log.critical("internal error: worker %d: %r", self.number, exc, exc_info=exc)
             if self.pool.stopping.is_set():
                 return
             code = self.process.returncode if self.process is not None else None
@@ -145,7 +162,10 @@ class Worker:
             self.send(*self.pool.last_word)
         try:
             while (message := await control.receive(reader)) is not None:
-                self._told(*message)
+                try:
+                    self._told(*message)
+                except Exception as exc:  # ours: it costs a message, not a worker with all its connections
+                    log.critical("internal error: worker %d said %r: %r", self.number, message[0], exc, exc_info=exc)
         finally:
             self.writer.close()
             self.writer = None
@@ -164,6 +184,7 @@ class Worker:
             self.drained = int(payload)
         elif kind == control.PONG:
             self.heard_at = asyncio.get_running_loop().time()
+            self.silent = 0
         elif kind in (control.LESSONS, control.SESSIONS):
             for other in self.pool.workers:
                 if other is not self:
@@ -232,6 +253,13 @@ class Workers:
     def ping(self) -> None:
         """Have all say that they are there."""
         self.tell(control.PING)
+
+    async def watch(self) -> None:
+        """Look after them for ever.  Counted, not timed: when this process was stopped for a while, nobody else is to blame."""
+        while True:
+            for worker in self.workers:
+                worker.ping()
+            await asyncio.sleep(PING_S)
 
     def heard_at(self) -> float:
         """When the one that answered last did so; the event loop's clock."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("cachelb.admin")
 
 BODY_BYTES_MAX = 65536
+IDLE_S = 30.0  # a connection without a request; aiohttp would wait for an hour, and each takes a descriptor
 PAGE = Path(__file__).parent / "page"
 
 # Nothing from elsewhere, no inline script, in nobody's frame.  data: is for the small pictures that style sheets hold.
@@ -58,7 +59,7 @@ class AdminServer:
         app.router.add_get("/page/{file}", self._page)
         app.on_shutdown.append(self.handlers.shutdown)
         # What still runs is a stream of events, which never ends by itself.
-        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=IDLE_S)
 
     async def start(
         self,

@@ -73,12 +73,15 @@ class _Saving:
 
     def records(self) -> Iterator[bytes]:
         for shelf in list(self._templates.shelves.values()):
-            self._counts[shelf.group] = 0
+            group = shelf.group
+            self._counts[group] = 0
             for shard in range(SHARDS):
+                if not shelf.group.has_clients_of(group):
+                    break  # since a reload other clients are one
                 items = iter(shelf.items(shard))
-                while piece := [self._pack(shelf.group, *item) for item in islice(items, _STEP)]:
+                while piece := [self._pack(group, *item) for item in islice(items, _STEP)]:
                     known = [record for record in piece if record]
-                    self._counts[shelf.group] += len(known)
+                    self._counts[group] += len(known)
                     yield b"".join(known)
 
     def _pack(self, group: Group, key: int, template: Template) -> bytes:

@@ -47,6 +47,7 @@ BURST = 5_000
 # Squid sends one line a datagram.
 LINES_A_DATAGRAM = 16
 COMPLAIN_EVERY_S = 60.0
+RESTART_S = 2.0  # about as long as a Squid needs to start
 
 _COST_S = 1 / LINES_PER_S
 _DEPTH_S = (BURST - 0.5) * _COST_S  # half a line for what sums of floats lose
@@ -64,7 +65,9 @@ class Feed:
     too many of them or of lines in them.
     """
 
-    __slots__ = ("_full_at", "_quiet_until", "datagrams", "last_at", "limited", "log", "name", "slot")
+    __slots__ = (
+        "_believes_at", "_full_at", "_is_another", "_quiet_until", "datagrams", "last_at", "limited", "log", "name", "slot",
+    )  # fmt: skip
 
     def __init__(self, name: str, slot: int) -> None:
         self.name = name
@@ -75,6 +78,16 @@ class Feed:
         self.limited = 0
         self._full_at = 0.0  # when its bucket will be full again, as in icp.guard.Sources
         self._quiet_until = 0.0
+        self._believes_at = 0.0
+        self._is_another = False
+
+    def has_restarted(self, is_another: bool, now: float) -> bool:
+        """Whether to act on a restart: on many at once only as on one, for two processes that take turns would never end."""
+        self._is_another = self._is_another or is_another
+        if not self._is_another or now < self._believes_at:
+            return False
+        self._is_another, self._believes_at = False, now + RESTART_S
+        return True
 
     def admits(self, lines: int, now: float) -> bool:
         """Whether a datagram of so many lines may be read now; if so, they count as read."""
@@ -236,7 +249,7 @@ class StoreLogs:
             return
         restarts = feed.log.restarts
         events = feed.log.read(datagram)
-        if feed.log.restarts != restarts:
+        if feed.has_restarted(feed.log.restarts != restarts, now):
             log.info("node %s was restarted, says its store log", feed.name)
             self._restarted(feed.slot)
         if events:

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from cachelb.nodes.resolve import ResolveError, Resolver
+
+log = logging.getLogger("cachelb.nodes")
 
 RETRY_S = 5.0  # after a failure: soon enough for a node whose name is just being made
 LOCAL_S = 5.0  # names from the hosts file have no TTL
@@ -122,7 +125,11 @@ class NodeNames:
                     await self._woken.wait()
             except TimeoutError:
                 pass
-            await self._refresh_due()
+            try:
+                await self._refresh_due()
+            except Exception as exc:  # ours: names must not be forgotten for that
+                log.critical("internal error: %r", exc, exc_info=exc)
+                await asyncio.sleep(RETRY_S)
 
     async def _refresh_due(self) -> None:
         now = self._clock()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cachelb import config_text
+from cachelb import config, config_text
 from cachelb.config import DEFAULTS, FIELDS, Address, Config, load, parse
 from cachelb.config_rules import freeze
 from cachelb.errors import ConfigError
@@ -305,3 +305,10 @@ def test_a_file_without_permission_is_a_sentence(tmp_path: Path):
     path.write_text(NODE)
     path.chmod(0)
     assert "this user may not read it" in said_of(path)
+
+
+def test_more_than_workers_can_be_told_at_once_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "c.toml"
+    path.write_text(NODE)
+    monkeypatch.setattr(config, "SETTINGS_BYTES", 1_000)
+    assert "MB with all defaults, as workers are told it" in said_of(path)

@@ -64,6 +64,7 @@ class Workers:
     def __init__(self) -> None:
         self.published: list[Published] = []
         self.told: list[tuple[bytes, bytes]] = []
+        self.writer = object()  # of the process that there is
 
     def publish_digest(self, published: Published) -> None:
         self.published.append(published)
@@ -198,6 +199,24 @@ def test_a_purge_of_a_worker_is_answered_with_its_number():
         assert (purged.number, purged.confirmed) == (77, 0)
         assert len(purged.problems) == purged.asked == 2  # nobody listens at the nodes' addresses
         assert await stage.ask() is Opcode.MISS
+
+    run(test)
+
+
+def test_the_successor_of_a_worker_is_not_told_of_its_purges(monkeypatch: pytest.MonkeyPatch):
+    async def test(stage: Stage) -> None:
+        purged = asyncio.Event()
+
+        async def slow(*_: object) -> control.Purged:
+            stage.workers.writer = object()
+            purged.set()
+            return control.Purged(0, 0, 0, 0)
+
+        monkeypatch.setattr(stage.subject.purger, "purge", slow)
+        stage.subject.heard(stage.workers, control.PURGE, control.pack_purge(control.Purge(77, URL, b"")))  # type: ignore[arg-type]
+        await purged.wait()
+        await until(lambda: not stage.subject._tasks)
+        assert stage.workers.told == []
 
     run(test)
 

@@ -437,3 +437,84 @@ def test_a_worker_has_a_block_that_a_process_can_share():
     assert worker.pid == 0
     worker.send(control.REOPEN)  # nobody hears it
     worker.kill()
+
+
+# -- that hang, or meet bugs of ours
+
+
+def test_one_that_hangs_is_started_again(run, program, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(workers, "PING_S", 0.01)
+    program(OBEDIENT)  # but for PINGs, which it does not know
+
+    async def test(pool: Workers) -> None:
+        watching = asyncio.create_task(pool.watch())
+        (worker,) = pool.workers
+        await until(lambda: worker.restarts)
+        assert worker.ended == "killed by signal 9"
+        watching.cancel()
+
+    run(test)
+    assert "worker 1 has not answered for 0.06 s: killing it" in caplog.text
+
+
+def test_one_that_answers_is_left_alone(run, program, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(workers, "PING_S", 0.05)
+    program("while True:\n    kind, payload = hear()\n    say({b'S': b'A', b'I': b'O', b'D': b'X'}.get(kind, b'L'), b'1')\n")
+
+    async def test(pool: Workers) -> None:
+        watching = asyncio.create_task(pool.watch())
+        (worker,) = pool.workers
+        pings = 0
+
+        def count(send: Callable[..., None]) -> Callable[..., None]:
+            def sent(kind: bytes, payload: bytes = b"") -> None:
+                nonlocal pings
+                pings += kind == control.PING
+                send(kind, payload)
+
+            return sent
+
+        monkeypatch.setattr(worker, "send", count(worker.send))
+        await until(lambda: pings > 3 * workers.SILENT_MAX)
+        assert worker.restarts == 0
+        watching.cancel()
+
+    run(test)
+
+
+def test_a_bug_of_ours_costs_a_message_and_no_worker(run, program, caplog: pytest.LogCaptureFixture):
+    program("say(b'H', b'1')\nsay(b'H', b'2')\n" + OBEDIENT)
+    heard = []
+
+    def fail(worker: Worker, kind: bytes, payload: bytes) -> None:
+        heard.append(payload)
+        raise KeyError(payload)
+
+    async def test(pool: Workers) -> None:
+        pool.heard = fail
+        await pool.ready()
+        await until(lambda: len(heard) == 2)
+        assert pool.workers[0].restarts == 0
+
+    run(test)
+    assert "internal error: worker 1 said b'H': KeyError" in caplog.text
+
+
+def test_a_bug_of_ours_while_one_is_started_does_not_leave_it_dead(run, program, monkeypatch: pytest.MonkeyPatch):
+    program(OBEDIENT)
+    hand_over = Worker.hand_over
+    calls = []
+
+    def fail_once(worker: Worker) -> None:
+        calls.append(worker)
+        if len(calls) == 1:
+            raise AssertionError
+        hand_over(worker)
+
+    monkeypatch.setattr(Worker, "hand_over", fail_once)
+
+    async def test(pool: Workers) -> None:
+        await pool.ready()
+        assert pool.workers[0].restarts == 1
+
+    run(test)

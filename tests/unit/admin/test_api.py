@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes_admin import Asker, free_address, token_file, with_client, with_supervisor
 
+from cachelb.admin import api
 from cachelb.admin.api import AdminServer
 from cachelb.admin.problems import CONTENT_TYPE
 from cachelb.config_values import Address
@@ -149,5 +151,20 @@ def test_an_address_that_is_not_to_be_had_is_a_sentence():
             await admin.stop()
         with socket.create_server((good.host, good.port)):  # the first one has been let go
             pass
+
+    with_supervisor(test)
+
+
+def test_who_connects_and_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(api, "IDLE_S", 0.1)
+
+    async def test(supervisor: Supervisor) -> None:
+        admin = AdminServer(supervisor)
+        address = free_address()
+        await admin.start([address])
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        assert await asyncio.wait_for(reader.read(), 10.0) == b""
+        writer.close()
+        await admin.stop()
 
     with_supervisor(test)

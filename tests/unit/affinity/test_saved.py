@@ -69,6 +69,27 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, aside: bool):
     assert os.listdir(tmp_path) == [FILE_NAME]
 
 
+@pytest.mark.parametrize("netmask", [32, 16])
+def test_a_reload_in_the_middle_of_it(tmp_path: Path, netmask: int):
+    """Another time: all is saved.  Other clients: what was theirs before is of no use, and no other group suffers."""
+    before, after = filled(), Templates()
+    groups = (Group("shop", netmask, timeout_s=1801.0), GROUPS[1])
+
+    async def main() -> None:
+        saving = asyncio.create_task(save_aside(tmp_path, before, NAMES, NOW, WALL))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not saving.done()
+        before.configure(groups)
+        await saving
+
+    asyncio.run(main())
+    after.configure(groups)
+    load(tmp_path, after, SLOTS, NOW, WALL)
+    assert contents(after).keys() == contents(before).keys()
+    assert {name for name, _ in contents(after)} == ({"mail"} if netmask == 16 else {"mail", "shop"})
+
+
 def test_time_has_passed_by_the_wall_clock_and_another_clock_counts_now(tmp_path: Path):
     save(tmp_path, filled(), NAMES, NOW, WALL)
     after = table()

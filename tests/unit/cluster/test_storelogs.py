@@ -286,6 +286,19 @@ def test_a_restart_is_told_before_what_the_new_process_says():
     assert logs.counters()["restarts"] == 1
 
 
+def test_two_processes_that_take_turns_are_one_restart_in_a_while():
+    """Two Squids behind one node, or somebody who pretends."""
+    index = Index()
+    logs = StoreLogs(index, index.restarted)  # type: ignore[arg-type]
+    logs.place([view("a", 6, "10.0.0.1")])
+    for number in range(1001):
+        logs._take(private(100 + number % 2), "10.0.0.1", 1.0 + number / 100)
+    restarts = index.told.count((6, "restarted"))
+    assert 10.0 / module.RESTART_S <= restarts <= 10.0 / module.RESTART_S + 1
+    logs._take(b"", "10.0.0.1", 99.0)  # the last one has not been acted on yet
+    assert index.told.count((6, "restarted")) == restarts + 1
+
+
 @pytest.mark.parametrize("datagram", [b"", b"\n", b"garbage", b"\xff" * 65507, line()[:-1], line()[:50] + b"\n"])
 def test_what_makes_no_sense_is_counted_and_nothing_is_told(datagram: bytes):
     index = Index()

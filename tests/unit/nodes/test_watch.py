@@ -117,6 +117,22 @@ def test_a_name_is_asked_for_again_when_its_ttl_is_over_and_a_change_is_told():
     play(test)
 
 
+def test_a_bug_of_ours_does_not_end_it(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(watch, "RETRY_S", 0.0)
+
+    async def test(w: World) -> None:
+        w.say("a.test", "10.0.0.1", until=130.0)
+        await w.names.start({"n1": "a.test"})
+        del w.resolver.answers["a.test"]
+        await w.pass_time(31)
+        assert "internal error: KeyError('a.test')" in caplog.text
+        w.say("a.test", "10.0.0.2", until=300.0)
+        await w.pass_time(31)
+        assert w.changes[-1] == ("n1", ["10.0.0.2"])
+
+    play(test)
+
+
 def test_another_order_of_the_same_addresses_is_no_change():
     async def test(w: World) -> None:
         w.say("a.test", "10.0.0.1", "10.0.0.2", until=101.0)
