@@ -206,5 +206,5 @@ def test_a_real_child_accepts_our_digest_and_finds_what_we_hold(
     false_hits = ways(child, absent).count("CD_PARENT_HIT")
     expected = sum(digest.mask.contains(store_key(url.encode())) for url in absent)
     assert false_hits == expected
-    assert false_hits <= ASKED * {5: 0.12, 8: 0.06, 16: 0.02}[bits_per_entry]
+    assert false_hits <= ASKED * {5: 0.14, 8: 0.09, 16: 0.035}[bits_per_entry]  # 5.4, 2.4, 0.24 % and five standard deviations
     assert parent.digest_requests == 1
