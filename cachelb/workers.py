@@ -91,8 +91,8 @@ class Worker:
     def ping(self) -> None:
         """Have it say that it is there; kill it if it has not for so long that it never will."""
         if self.epoch < 0 or not self.pid:
-            self.silent = 0
-        elif self.silent < SILENT_MAX:
+            return
+        if self.silent < SILENT_MAX:
             self.silent += 1
             self.send(control.PING)
         else:
@@ -116,7 +116,7 @@ class Worker:
         wait = RESTART_S
         while not self.pool.stopping.is_set():
             born = loop.time()
-            self.process, self.drained = None, None
+            self.process, self.drained, self.silent = None, None, 0
             try:
                 await self._run()
             except OSError as exc:

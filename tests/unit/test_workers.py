@@ -457,6 +457,25 @@ def test_one_that_hangs_is_started_again(run, program, monkeypatch: pytest.Monke
     assert "worker 1 has not answered for 0.06 s: killing it" in caplog.text
 
 
+def test_the_silence_of_one_is_not_held_against_its_successor(run, program, monkeypatch: pytest.MonkeyPatch):
+    program(OBEDIENT)
+    killed: list[int] = []
+
+    async def test(pool: Workers) -> None:
+        await pool.ready()
+        (worker,) = pool.workers
+        for _ in range(workers.SILENT_MAX + 1):
+            worker.ping()
+        await until(lambda: worker.restarts == 1 and worker.epoch >= 0)  # it began between two PINGs
+        assert worker.silent == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "kill", lambda: killed.append(worker.pid))
+            worker.ping()
+        assert (worker.silent, killed) == (1, [])
+
+    run(test)
+
+
 def test_one_that_answers_is_left_alone(run, program, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(workers, "PING_S", 0.05)
     program("while True:\n    kind, payload = hear()\n    say({b'S': b'A', b'I': b'O', b'D': b'X'}.get(kind, b'L'), b'1')\n")
