@@ -297,13 +297,13 @@ class Planner(Generic[T]):
         method, target, host, path = usual_line(first)
         if not method or self.table is None or self._has_rules or not self._takes_80 or path.startswith(INTERNAL_PREFIX):
             return None
+        if method != b"GET" and self.rules.has_keys:
+            return None  # the key is a GET's, whose rule may be another
         rules = NO_CANDIDATES if self.rules is NO_RULES else self.rules.candidates(method, b"http", host, 80, path)
         if rules:
-            alone = self._ruled_owner(rules[0], method, target, host, path)
+            alone = self._ruled_owner(rules[0], target, host, path)
             if alone is None:
                 return None
-        elif method != b"GET" and self.rules.has_keys:
-            return None  # as in _ruled_owner
         else:
             ring = self._ring
             index = self.table.owner(target) if ring is None else ring.owner(target)
@@ -320,12 +320,10 @@ class Planner(Generic[T]):
             plan.rules, plan.rule = rules, rules[0]
         return plan
 
-    def _ruled_owner(self, rule: Rule, method: bytes, key: bytes, host: bytes, path: bytes) -> tuple[T] | None:
+    def _ruled_owner(self, rule: Rule, key: bytes, host: bytes, path: bytes) -> tuple[T] | None:
         """The owner of a usual line's URL by its first candidate, if that decides and the URL is its own key."""
         if not rule.decides or (rule.keying is not None and not rule.keying.leaves(host, path)):
             return None
-        if method != b"GET" and self.rules.has_keys:
-            return None  # the key is a GET's, whose rule may be another
         action = rule.action
         pool = self.pools[action.pool]
         index = pool.owner(host if action.scheduler == "host" else key, action.algorithm)
