@@ -2,7 +2,8 @@
 
 A digest cannot be listed, but it can be asked.  A key that it does not contain was not in the node's store when the digest
 was made, or not fresh for another rebuild period; so only records that stay fresh for longer can fail (*testable*).
-Squid does not put in either what is negative-cached, nor what is on a rock disk or in shared memory.
+Squid does not put in either what is negative-cached, nor what is on a rock disk or in shared memory; and of the last bucket
+of its hash table it puts in one object only, so what may be in there is not testable (``_LAST_BUCKET``).
 
 Records have no time of birth.  Instead each is RECENT until a trial has visited it; if the next digest was made after that
 (``follows``), it must know the record.  So what is gone is found out by the second digest at the latest, and what arrived
@@ -37,6 +38,10 @@ from .record import BUCKETS, GONE, MARK_OLD, MARK_RECENT, MARK_SOURCE, Source
 
 # Beyond the rebuild period: clocks that differ, ages that the store log does not tell, a rebuild that takes its time.
 MARGIN_S = 60.0
+# Squid's walk through its store is over as soon as it gets to the last bucket of its hash table, of which it has then told
+# one object (LocalSearch::isDone; 5.7, and as late as 2026-08).  The bucket is the low bits of a key's first four bytes,
+# little-endian, 13 bits at least: one key in 8,192 may be in the last one.
+_LAST_BUCKET = 0x1FFF
 SAMPLE = 1000
 SAMPLE_MIN = 20  # below that, shares say nothing
 EMPTIED_SHARE = 0.2
@@ -131,7 +136,10 @@ class Trial:
         if self.verdict is None:
             self._look(contained, times, marks)
             return marks
-        return [self._judged(is_in, expires, mark) for is_in, expires, mark in zip(contained, times, marks, strict=True)]
+        return [
+            self._judged(is_in, low | high << 8, expires, mark)
+            for is_in, low, high, expires, mark in zip(contained, keys[::16], keys[1::16], times, marks, strict=True)
+        ]
 
     def _look(self, contained: bytes, times: list[int], marks: list[int]) -> None:
         after = self._terms.fresh_after
@@ -169,7 +177,7 @@ class Trial:
             return 0.0
         return max(0.0, (contained / count - self._false) / (1 - self._false))
 
-    def _judged(self, is_in: int, expires: int, mark: int) -> int:
+    def _judged(self, is_in: int, key_start: int, expires: int, mark: int) -> int:
         if self.verdict is Verdict.MUTE:
             return mark & ~MARK_OLD
         if is_in and self._is_believed:
@@ -178,7 +186,7 @@ class Trial:
         is_old = mark & MARK_OLD and self._terms.settles
         if not is_old and self._terms.spares_log and mark & MARK_SOURCE == Source.STORE_LOG:
             return mark & ~MARK_OLD
-        is_testable = expires > self._terms.fresh_after
+        is_testable = expires > self._terms.fresh_after and key_start & _LAST_BUCKET != _LAST_BUCKET
         self.missing += is_testable
         if self.verdict is Verdict.EMPTIED:
             is_gone = bool(is_old) or not self._terms.settles

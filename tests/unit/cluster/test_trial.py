@@ -98,6 +98,19 @@ def test_what_a_live_store_log_told_is_left_alone_but_after_a_restart(mark: int)
     assert of_one(terms, mark, is_in=True) == LOG
 
 
+@pytest.mark.parametrize(("start", "is_left"), [("ff1f", 1), ("ffff", 1), ("ff0f", 0), ("fe1f", 0), ("1fff", 0)])
+def test_of_the_last_bucket_of_squids_table_only_an_emptied_node_tells(start: str, is_left: int):
+    record = bytes.fromhex(start).ljust(16, b"\0")
+    keys = b"".join(map(key, range(100))) + record
+    for terms, held, mark, verdict in [(NEXT, range(100), SEEN, "kept"), (RESTART, range(0), SEEN | MARK_OLD, "emptied")]:
+        made = Trial(mask_with(held), 0.0, terms)
+        for _ in range(2):
+            marks = made.judge(keys, [FRESH] * 101, [mark] * 101)
+            made.passed(made.left)
+        assert made.verdict is Verdict(verdict)
+        assert marks[100] == (SEEN if is_left and verdict == "kept" else GONE)
+
+
 def test_a_node_that_was_emptied_holds_what_is_in_its_digest_and_nothing_else():
     records = {number: ((FRESH, SHORT, 0)[number % 3], SEEN | MARK_OLD) for number in range(300)}
     records |= dict.fromkeys(range(300, 310), (FRESH, SEEN | MARK_RECENT))
