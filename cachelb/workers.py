@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from cachelb import control, handover
+from cachelb import children, control, handover
 from cachelb.config import Config
 from cachelb.counters import BLOCK_BYTES, FARM_INDEX, forget_gauges
 
@@ -140,8 +140,9 @@ class Worker:
         digests, taker = handover.pair()
         fds = [theirs.fileno(), self.block_fd, taker.fileno(), *(listener.fileno() for listener in self.listeners)]
         try:
+            command = [sys.executable, "-m", "cachelb.worker", *map(str, fds)]
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "cachelb.worker", *map(str, fds), pass_fds=fds, stdin=asyncio.subprocess.DEVNULL
+                *command, pass_fds=fds, stdin=asyncio.subprocess.DEVNULL, env=children.environment()
             )
         except BaseException:
             ours.close()

@@ -31,6 +31,7 @@ import time
 from array import array
 from dataclasses import asdict
 
+from .. import children
 from ..errors import CachelbError
 from . import build
 from .build import ALIKE, Built, Order
@@ -132,7 +133,9 @@ class Builder:
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             # a group of its own: Ctrl-C is for the director, and with one call all of it can be killed
-            self._process = subprocess.Popen([sys.executable, "-m", build.__name__], stdin=theirs.fileno(), process_group=0)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", build.__name__], stdin=theirs.fileno(), process_group=0, env=children.environment()
+            )
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, self._process.pid) + NICE)
 

@@ -103,7 +103,13 @@ def test_a_hot_url_is_found_with_its_owner_and_the_rates_are_the_traffics(direct
     hot, cold = static_paths("hot", 1), static_paths("cold", 40)
     with Load(director.http, origin, cycle([*hot * 20, *cold]), clients=4) as load:
         load.wait_for(1200)
-        found = call(director, "/api/v1/hot?limit=3")
+        found: dict[str, Any] = {}
+
+        def is_told() -> bool:
+            found.update(call(director, "/api/v1/hot?limit=3"))
+            return bool(found["requests"] >= 1000)
+
+        assert wait_until(is_told, PATIENCE_S), found
         assert wait_until(lambda: call(director, "/api/v1/status")["rates"]["requests_per_s"] > 10, PATIENCE_S)
         rates = call(director, "/api/v1/status")["rates"]
         answered = {outcome.node for outcome in load.outcomes if outcome.path == hot[0]}

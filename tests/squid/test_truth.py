@@ -28,8 +28,10 @@ PURGES = 200
 UNDER_WAY = 64  # a Squid's socket holds about 256 queries
 LOST = 5  # times that a query is repeated
 
-# one of three small Squids has room for some 700 of its 1,000 objects
-SMALL = ["cache_mem 1 MB", "maximum_object_size_in_memory 2 KB"]
+# One of three small Squids has room for some 600 of its 1,000 objects.  They evict once a second; until then, what comes goes
+# into the quarter of their disk that is left free.  What finds a full disk is answered and not stored (SO_FAIL); the index takes
+# it for held, for it often stays in memory, until a digest comes.  With 5 % left free, that was one URL in 200 on a fast machine.
+SMALL = ["cache_mem 1 MB", "maximum_object_size_in_memory 2 KB", "cache_swap_low 70", "cache_swap_high 75"]
 NODE_MB = 8
 
 
@@ -108,12 +110,16 @@ def test_the_index_agrees_with_the_squids(
             load.join()
         assert load.problems == []
         where = ("127.0.0.1", port)
+        found = [(0.0, Counter[tuple[bool, bool]]())]
+
+        def do_agree() -> bool:
+            """Not for ever: as long as the nodes evict, they are ahead by what they evict in one go."""
+            found[0] = agreement(where, farm, urls)
+            return found[0][0] >= least
+
         # without the store logs, the next two digests of each node have to tell what was evicted
-        assert wait_until(lambda: agreement(where, farm, urls)[0] >= least, 5 if store_logs else 45, step_s=1.0), agreement(
-            where, farm, urls
-        )
-        part, table = agreement(where, farm, urls)
+        assert wait_until(do_agree, 10 if store_logs else 45, step_s=1.0), found
+        part, table = found[0]
         print(f"agreement {part:.4f}: {dict(table)}")
-        assert part >= least
         assert table[True, True] > 300  # there was something to agree about
         assert table[False, False] > 300

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import select
@@ -51,6 +52,7 @@ def fd() -> Iterator[int]:
 def builder() -> Iterator[Builder]:
     """Leaves no descriptor and no process."""
     uvloop.new_event_loop().close()  # libuv keeps two descriptors from its first loop on
+    gc.collect()  # other tests' descriptors must not be closed meanwhile
     before, others = sorted(os.listdir("/proc/self/fd")), children()
     made = Builder()
     yield made

@@ -1,0 +1,18 @@
+"""What our own processes run: the code of the one that starts them, wherever that is.
+
+``python -m`` looks into the working directory first.  A director started there by its command would have workers of another
+checkout, or whatever else lies in that directory under the name of one of Python's modules, as root.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def environment() -> dict[str, str]:
+    """The environment for a Python process that is started with ``-m`` and one of our modules."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(paths)}
