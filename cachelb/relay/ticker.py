@@ -55,6 +55,7 @@ class Ticker:
                 client.expired()
             except Exception as exc:
                 client.crashed(exc)
+        engine.pipes.tick()
         engine.door.sweep(now)
         if engine.door.resting:
             engine.door.watch()

@@ -281,3 +281,79 @@ def test_a_pipe_that_still_holds_bytes_is_never_used_again(rig):
     assert pipe.held
     each.pump.stop()
     assert each.pipes.idle == []
+
+
+def lowat(sock):
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+
+
+@pytest.fixture
+def over_tcp(rig):
+    """A rig whose source is a TCP connection, for only there the kernel waits."""
+    made = rig(left=1_000_000, start=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    ours.setblocking(False)
+    peer.setblocking(False)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.source.sock.close()
+    made.source.peer.close()
+    made.source.sock, made.source.fd, made.source.peer = ours, ours.fileno(), peer
+    made.pump.start()
+    return made
+
+
+def test_a_fast_source_of_a_long_body_is_read_when_it_has_much(over_tcp):
+    over_tcp.run(RANDOM[:60_000])
+    assert lowat(over_tcp.source.sock) == over_tcp.pump.patience == 117_500
+    over_tcp.run(RANDOM[60_000:70_000])
+    assert over_tcp.arrived == RANDOM[:60_000]  # the rest waits for more
+    over_tcp.run(RANDOM[70_000:1_000_000])
+    assert lowat(over_tcp.source.sock) == 1
+    assert over_tcp.owner.ends == ["done"]
+    assert over_tcp.arrived == RANDOM[:1_000_000]
+    assert over_tcp.pipes.patient == set()
+
+
+def test_a_source_that_becomes_slow_is_read_as_it_comes(over_tcp):
+    over_tcp.run(RANDOM[:60_000])
+    over_tcp.run(RANDOM[60_000:70_000])
+    assert len(over_tcp.arrived) == 60_000
+    for _ in range(2):
+        over_tcp.pipes.tick()
+    assert lowat(over_tcp.source.sock) == 1
+    over_tcp.run()
+    assert len(over_tcp.arrived) == 70_000
+    over_tcp.run(RANDOM[70_000:170_000])  # fast again: it may become slow again
+    over_tcp.run(RANDOM[170_000:180_000])
+    assert over_tcp.arrived == RANDOM[:180_000]
+
+
+def test_a_source_that_goes_on_is_still_waited_for_after_a_tick(over_tcp):
+    over_tcp.run(RANDOM[:60_000])
+    for at in range(60_000, 660_000, 120_000):
+        over_tcp.pipes.tick()
+        over_tcp.run(RANDOM[at : at + 120_000])
+    assert lowat(over_tcp.source.sock) == 117_500
+    assert len(over_tcp.arrived) > 660_000 - 117_500
+
+
+@pytest.mark.parametrize("how", ["ends", "is reset"])
+def test_a_source_that_is_waited_for_and_ends_is_a_truncation_at_once(over_tcp, how):
+    over_tcp.run(RANDOM[:60_000])
+    if how == "is reset":
+        over_tcp.source.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        over_tcp.source.peer.close()
+        over_tcp.run()
+        assert over_tcp.owner.ends == [(Reason.RESET, "source")]
+    else:
+        over_tcp.run(RANDOM[60_000:65_000], end=True)
+        assert over_tcp.owner.ends == [(Reason.TRUNCATED, "source")]
+
+
+def test_a_pump_that_is_stopped_leaves_its_source_as_it_was(over_tcp):
+    over_tcp.run(RANDOM[:60_000])
+    over_tcp.pump.stop()
+    assert lowat(over_tcp.source.sock) == 1
+    assert over_tcp.pipes.patient == set()
