@@ -9,10 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cachelb.relay.pump import Pump
 
 PIPE_BYTES = 1 << 20  # the largest that an unprivileged process may ask for (/proc/sys/fs/pipe-max-size)
 PIPES_MAX = 128  # a slow reader may hold a full pipe in kernel memory: 128 MiB a worker at the very most, then bodies are copied
@@ -38,17 +34,13 @@ class Pipe:
 
 
 class Pipes:
-    """Hands out empty pipes and takes them back.
-
-    patient: pumps that have told the kernel to wait for more.
-    """
+    """Hands out empty pipes and takes them back."""
 
     def __init__(self, most: int = PIPES_MAX, size: int = PIPE_BYTES) -> None:
         self.size = size
         self.most = most
         self.used = 0
         self.idle: list[Pipe] = []
-        self.patient: set[Pump] = set()
 
     def take(self) -> Pipe | None:
         """An empty pipe, or None when there are too many in use or no descriptors left: copy then."""
@@ -68,11 +60,6 @@ class Pipes:
             self.idle.append(pipe)
         else:
             pipe.close()
-
-    def tick(self) -> None:
-        """A fifth of a second has passed."""
-        for pump in list(self.patient):
-            pump.tick()
 
     def close(self) -> None:
         """Close all that are idle."""

@@ -9,17 +9,11 @@ Three ways to know the end of a body (RFC 9112, section 6.3)::
 Bodies that are known to be long, and tunnels, go through a pipe (``splice``) and never enter this process; the rest is
 received and sent.  Back-pressure is one rule: while the sink has something unsent, the source is not read.  Every pump
 audits itself: a spliced body is done only when bytes in, bytes out and the declared length are equal.
-
-Of a long body whose source gives much at a time, the kernel calls only when an eighth of it is there (SO_RCVLOWAT): both
-sides are woken less often.  A source that then gives too little for a tick (``Pipes.tick``) is read as it comes from there
-on, so what a slow one says is late by two ticks at most, and once.  CPU for each body, beside the version before in the same
-run (2026-11, 11 and 13 rounds of 2 s): 1 MiB 0.92, 10 MiB 0.88.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 from typing import Final, Protocol
 
 from cachelb.errors import Reason
@@ -30,10 +24,6 @@ from cachelb.relay.pipes import Pipe, Pipes
 READ_BYTES: Final = 65536  # one read of a body that is copied
 # Bodies with at least so much to come are spliced; below, two more system calls cost more than the copy.
 SPLICE_BYTES: Final = 65536
-FAST_BYTES: Final = 32768  # a source that gives so much at a time may be waited for
-# Until it has so much; less is not worth the system calls, more does not help.
-PATIENCE_MIN_BYTES: Final = 65536
-PATIENCE_MAX_BYTES: Final = 524288
 SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -54,8 +44,8 @@ class Pump:
     """One direction of an exchange or a tunnel."""
 
     __slots__ = (
-        "dechunk", "ended", "left", "looked_at", "moved", "owner", "patience", "pipe", "pipes", "scanner", "sink", "source",
-        "surplus", "total", "waiting", "was_slow",
+        "dechunk", "ended", "left", "moved", "owner", "pipe", "pipes", "scanner", "sink", "source", "surplus", "total",
+        "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -81,9 +71,6 @@ class Pump:
         self.ended = False
         self.waiting = False  # for the sink, with bytes in the pipe
         self.surplus = b""  # what the source sent beyond a chunked body
-        self.patience = 0  # the source is read when it has so much
-        self.was_slow = False  # it had less for a while
-        self.looked_at = 0  # what was left when a tick looked
 
     # -- starting and stopping
 
@@ -93,7 +80,6 @@ class Pump:
             splice = self.scanner is None and self.left >= SPLICE_BYTES
         if splice:
             self.pipe = self.pipes.take()
-            self._pace(self.moved)  # what came with the head
         if self.sink.unsent is not None:
             self.source.pause()
             self.sink.drained = self.go_on
@@ -103,7 +89,6 @@ class Pump:
     def stop(self) -> None:
         """Let go of the pipe; no more callbacks."""
         self.ended = True
-        self._hurry()
         if self.waiting:
             self.waiting = False
             self.sink.loop.remove_writer(self.sink.fd)
@@ -227,36 +212,9 @@ class Pump:
             self.left = 0  # until close: what is in the pipe is the rest
         elif self.left > 0:
             self.left -= count
-            self._pace(count)
         pipe.held += count
         if not self.waiting:
             self._splice_out()
-
-    def _pace(self, count: int) -> None:
-        """So much has just come at once, and ``left`` is still to come: how much to wait for."""
-        if self.patience:
-            if self.left < self.patience:
-                self._hurry()
-        elif count >= FAST_BYTES and self.left >= 8 * PATIENCE_MIN_BYTES and not self.was_slow:
-            self.patience = min(self.left // 8, PATIENCE_MAX_BYTES)
-            self.looked_at = -1
-            self.pipes.patient.add(self)
-            self.source.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self.patience)
-
-    def _hurry(self) -> None:
-        """Read whatever comes, from now on."""
-        if self.patience:
-            self.patience = 0
-            self.pipes.patient.discard(self)
-            if not self.source.closed:
-                self.source.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-
-    def tick(self) -> None:
-        """A while has passed: what has come since should not wait longer, if it is not enough."""
-        if self.left == self.looked_at:
-            self.was_slow = True
-            self._hurry()
-        self.looked_at = self.left
 
     def _sink_writable(self) -> None:
         try:

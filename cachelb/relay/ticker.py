@@ -55,7 +55,6 @@ class Ticker:
                 client.expired()
             except Exception as exc:
                 client.crashed(exc)
-        engine.pipes.tick()
         engine.door.sweep(now)
         if engine.door.resting:
             engine.door.watch()

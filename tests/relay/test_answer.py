@@ -322,26 +322,6 @@ def test_a_body_that_ends_early_cuts_the_client(farm, size, end):
     assert farm.node_counters(0)["bad_responses"] == 1
 
 
-@rows("first", [100, 60_000, 300_000])
-def test_a_long_body_that_comes_slowly_is_passed_on_as_it_comes(farm, first):
-    """Also where it was fast at first."""
-    client, link = started(farm)
-    body = body_of(1 << 20)
-    link.send(answer_head(f"Content-Length: {len(body)}"))
-    client.read_head()
-    sent = 0
-    for size in (first, 100_000, 1000, 1, 50_000, 1000):
-        link.send(body[sent : sent + size])
-        assert client.read_exactly(size) == body[sent : sent + size]
-        sent += size
-    sender = threading.Thread(target=link.send, args=(body[sent:],))
-    sender.start()
-    assert client.read_exactly(len(body) - sent) == body[sent:]
-    sender.join()
-    assert asked_again(farm, client, link)
-    farm.wait_for_end("done", 2)
-
-
 @rows("end", ["close", "reset"])
 def test_a_chunked_body_that_ends_early_cuts_the_client(farm, end):
     client, link = started(farm)
