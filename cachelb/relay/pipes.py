@@ -11,6 +11,7 @@ import fcntl
 import os
 
 PIPE_BYTES = 1 << 20  # the largest that an unprivileged process may ask for (/proc/sys/fs/pipe-max-size)
+LEAST_BYTES = 65536  # the usual size; over the user's budget (pipe-user-pages-soft) one holds two pages: copying is cheaper
 PIPES_MAX = 128  # a slow reader may hold a full pipe in kernel memory: 128 MiB a worker at the very most, then bodies are copied
 IDLE_MAX = 32
 
@@ -23,10 +24,9 @@ class Pipe:
     def __init__(self, size: int) -> None:
         self.r, self.w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.held = 0
-        self.size = 65536
-        if size != self.size:
-            with contextlib.suppress(OSError):  # over the user's pipe budget: the default size works too
-                self.size = fcntl.fcntl(self.w, fcntl.F_SETPIPE_SZ, size)
+        with contextlib.suppress(OSError):  # over the user's pipe budget
+            fcntl.fcntl(self.w, fcntl.F_SETPIPE_SZ, size)
+        self.size = fcntl.fcntl(self.w, fcntl.F_GETPIPE_SZ)
 
     def close(self) -> None:
         os.close(self.r)
@@ -43,12 +43,15 @@ class Pipes:
         self.idle: list[Pipe] = []
 
     def take(self) -> Pipe | None:
-        """An empty pipe, or None when there are too many in use or no descriptors left: copy then."""
+        """An empty pipe, or None when there are too many in use, or no descriptors or no room for one left: copy then."""
         if self.used >= self.most:
             return None
         try:
             pipe = self.idle.pop() if self.idle else Pipe(self.size)
         except OSError:
+            return None
+        if pipe.size < min(LEAST_BYTES, self.size):
+            pipe.close()
             return None
         self.used += 1
         return pipe

@@ -12,6 +12,14 @@ from cachelb import children
 SHOW = "import sys, json, cachelb; print(cachelb.__file__); print(json.__file__)"
 
 
+def test_what_is_installed_does_not_come_before_the_standard_library(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", ":/a::/b")
+    monkeypatch.setattr(sys, "path", ["", "/lib", children.ROOT])
+    assert children.environment()["PYTHONPATH"] == "/a:/b"
+    monkeypatch.setattr(sys, "path", [children.ROOT, "/lib"])
+    assert children.environment()["PYTHONPATH"] == f"{children.ROOT}:/a:/b"
+
+
 @pytest.mark.parametrize("path", [None, "", "/nowhere"])
 def test_what_lies_in_the_working_directory_is_not_run(
     path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -24,6 +32,7 @@ def test_what_lies_in_the_working_directory_is_not_run(
         monkeypatch.delenv("PYTHONPATH", raising=False)
     else:
         monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     environment = children.environment()
 
     def run(*arguments: str, env: dict[str, str] | None = environment) -> subprocess.CompletedProcess[str]:

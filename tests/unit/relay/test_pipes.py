@@ -51,6 +51,23 @@ def test_idle_pipes_are_bounded():
     assert pipes.idle == []
 
 
+@pytest.mark.parametrize("size", [65536, 1 << 20])
+def test_a_pipe_of_two_pages_is_none(size, monkeypatch):
+    """What the kernel gives to a user who has too many."""
+
+    def cut(fd, command, *argument):
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError(1, "Operation not permitted")
+        return 8192
+
+    pipes = Pipes(size=size)
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr("cachelb.relay.pipes.fcntl.fcntl", cut)
+    assert pipes.take() is None
+    assert pipes.used == 0
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_without_descriptors_there_is_no_pipe(monkeypatch):
     def refuse(flags):
         raise OSError(24, "Too many open files")
@@ -62,8 +79,12 @@ def test_without_descriptors_there_is_no_pipe(monkeypatch):
 
 
 def test_a_size_that_is_refused_falls_back_to_the_default(monkeypatch):
-    def refuse(fd, command, size):
-        raise PermissionError(1, "Operation not permitted")
+    real = fcntl.fcntl
+
+    def refuse(fd, command, *size):
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError(1, "Operation not permitted")
+        return real(fd, command, *size)
 
     monkeypatch.setattr(fcntl, "fcntl", refuse)
     pipe = Pipe(1 << 20)
