@@ -24,9 +24,10 @@ class Pipe:
     def __init__(self, size: int) -> None:
         self.r, self.w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.held = 0
-        with contextlib.suppress(OSError):  # over the user's pipe budget
-            fcntl.fcntl(self.w, fcntl.F_SETPIPE_SZ, size)
         self.size = fcntl.fcntl(self.w, fcntl.F_GETPIPE_SZ)
+        if size != self.size:
+            with contextlib.suppress(OSError):  # over the user's pipe budget
+                self.size = fcntl.fcntl(self.w, fcntl.F_SETPIPE_SZ, size)
 
     def close(self) -> None:
         os.close(self.r)
