@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 # all of them (2026-11).
 CONTROL_BYTES = 128
 ACKNOWLEDGED_S = 3.0  # waited at most until a peer's kernel has the control block: a lost packet is sent again twice
+EARLY_S = 0.001  # libuv counts whole milliseconds from when its loop last woke: a timer may come so much before its time
 PIECE_BYTES = 1 << 18  # of a digest, handed to the kernel at once: what is logged is wrong by so much if the peer goes
 
 PURGES_MAX = 1000  # on their way at the same time
@@ -216,7 +217,7 @@ class Sending:
 
     def _later(self, wait_s: float) -> None:
         loop = self.engine.loop
-        self.timer = loop.call_later(wait_s, self._go_on) if wait_s else loop.call_soon(self._go_on)
+        self.timer = loop.call_later(wait_s + EARLY_S, self._go_on) if wait_s else loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         self.timer = None
